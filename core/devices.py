@@ -1,0 +1,45 @@
+"""Where the model lives and in which precision: decided once, here."""
+
+from __future__ import annotations
+
+import torch
+
+from core.errors import RequestError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """``"auto"`` is CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        RequestError: the device is unknown or not there.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise RequestError(f"'{name}' is not a device; use auto, cpu, cuda, cuda:N or mps.") from None
+    if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
+        raise RequestError(f"The device '{name}' was asked for, but PyTorch sees no such GPU; use auto or cpu.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise RequestError("The device 'mps' was asked for, but this is no Mac with MPS; use auto or cpu.")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise RequestError(f"The device '{name}' is not supported; use auto, cpu, cuda, cuda:N or mps.")
+    return device
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """``"auto"`` is bfloat16 on a GPU and float32 on the CPU (exact, and fast enough for the bundled model).
+
+    Raises:
+        RequestError: the name is not a floating point type we run in.
+    """
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if name not in DTYPES:
+        raise RequestError(f"'{name}' is not a dtype; use auto, {', '.join(DTYPES)}.")
+    return DTYPES[name]

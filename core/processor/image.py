@@ -1,0 +1,99 @@
+"""Images to tiles (spec section 4)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import BatchFeature, BaseImageProcessor
+from transformers.image_processing_utils import select_best_resolution
+
+CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
+CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
+
+
+def normalise(tile: Image.Image, factor: float, mean: list[float], std: list[float]) -> np.ndarray:
+    """RGB image -> float32 [3, H, W], scaled by ``factor`` and normalised a channel."""
+    array = (np.asarray(tile, dtype=np.float64) * factor).astype(np.float32)
+    array = (array - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+    return array.transpose(2, 0, 1)
+
+
+def resize(image: Image.Image, size: tuple[int, int], resample: int) -> Image.Image:
+    """Resize to ``size`` (width, height), one axis at a time, the axis that leaves fewer pixels in between first.
+
+    Rounding to 8 bits after the first pass makes the order visible; Pillow's own order differs between versions, so it
+    is fixed here (to the one behind the reference numbers).
+    """
+    width, height = size
+    if image.width * height < width * image.height:
+        return image.resize((image.width, height), resample=resample).resize(size, resample=resample)
+    return image.resize((width, image.height), resample=resample).resize(size, resample=resample)
+
+
+class HaploOmniImageProcessor(BaseImageProcessor):
+    """Lays an image out on the best of several resolutions and cuts it into square tiles.
+
+    Args:
+        image_grid_pinpoints: (height, width) candidates in pixels.
+        size: ``{"height", "width"}`` of a tile.
+        resample, rescale_factor, image_mean, image_std: as in the released ``preprocessor_config.json``.
+    """
+
+    model_input_names = ["pixel_values", "image_sizes"]
+
+    def __init__(
+        self,
+        image_grid_pinpoints: list[list[int]] | None = None,
+        size: dict[str, int] | None = None,
+        resample: int = 3,
+        rescale_factor: float = 1 / 255,
+        image_mean: list[float] | None = None,
+        image_std: list[float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.size = size or {"height": 224, "width": 224}
+        side = self.size["height"]
+        self.image_grid_pinpoints = image_grid_pinpoints or [[side, side]]
+        self.resample, self.rescale_factor = resample, rescale_factor
+        self.image_mean, self.image_std = image_mean or CLIP_MEAN, image_std or CLIP_STD
+
+    def tiles(self, image: Image.Image) -> list[Image.Image]:
+        """The tiles of an RGB image, row by row."""
+        side = self.size["height"]
+        best_height, best_width = select_best_resolution((image.height, image.width), self.image_grid_pinpoints)
+        scale_width, scale_height = best_width / image.width, best_height / image.height
+        if scale_width < scale_height:
+            width, height = best_width, min(math.ceil(image.height * scale_width), best_height)
+        else:
+            width, height = min(math.ceil(image.width * scale_height), best_width), best_height
+        resized = resize(image, (width, height), self.resample)
+        pad_x, pad_y = (best_width - width) // 2, (best_height - height) // 2
+        # both sides get the same border: an odd rest leaves the canvas one pixel short, which the last resize repairs
+        canvas = Image.new("RGB", (width + 2 * pad_x, height + 2 * pad_y))
+        canvas.paste(resized, (pad_x, pad_y))
+        tiles = []
+        for top in range(0, canvas.height, side):
+            for left in range(0, canvas.width, side):
+                box = (left, top, min(left + side, canvas.width), min(top + side, canvas.height))
+                tiles.append(resize(canvas.crop(box), (side, side), self.resample))
+        return tiles
+
+    def preprocess(self, images: list[Image.Image], **kwargs: Any) -> BatchFeature:  # noqa: ARG002
+        """RGB images -> ``pixel_values`` [images, most tiles, 3, side, side] and ``image_sizes`` [images, 2] (h, w)."""
+        batches = [
+            np.stack([normalise(tile, self.rescale_factor, self.image_mean, self.image_std) for tile in self.tiles(image)])
+            for image in images
+        ]
+        most = max(len(tiles) for tiles in batches)
+        padded = [np.pad(tiles, ((0, most - len(tiles)), (0, 0), (0, 0), (0, 0))) for tiles in batches]
+        return BatchFeature(
+            {
+                "pixel_values": torch.from_numpy(np.stack(padded)),
+                "image_sizes": torch.tensor([[image.height, image.width] for image in images]),
+            }
+        )

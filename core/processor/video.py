@@ -1,0 +1,51 @@
+"""Video frames to model input: one tile a frame."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import BaseImageProcessor, BatchFeature
+
+from core.processor.image import CLIP_MEAN, CLIP_STD, normalise, resize
+
+
+class HaploOmniVideoProcessor(BaseImageProcessor):
+    """Resizes every frame to one square tile; sampling frames from a file is :mod:`core.media`'s work."""
+
+    model_input_names = ["pixel_values_videos"]
+
+    def __init__(
+        self,
+        size: dict[str, int] | None = None,
+        resample: int = 3,
+        rescale_factor: float = 1 / 255,
+        image_mean: list[float] | None = None,
+        image_std: list[float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.size = size or {"height": 224, "width": 224}
+        self.resample, self.rescale_factor = resample, rescale_factor
+        self.image_mean, self.image_std = image_mean or CLIP_MEAN, image_std or CLIP_STD
+
+    def preprocess(self, videos: list[np.ndarray], **kwargs: Any) -> BatchFeature:  # noqa: ARG002
+        """Clips, each uint8 [T, H, W, 3] with the same T -> ``pixel_values_videos`` [clips, T, 3, side, side]."""
+        side = (self.size["width"], self.size["height"])
+        clips = [
+            np.stack(
+                [
+                    normalise(
+                        resize(Image.fromarray(frame), side, self.resample),
+                        self.rescale_factor,
+                        self.image_mean,
+                        self.image_std,
+                    )
+                    for frame in video
+                ]
+            )
+            for video in videos
+        ]
+        return BatchFeature({"pixel_values_videos": torch.from_numpy(np.stack(clips))})
