@@ -23,13 +23,14 @@ def normalise(tile: Image.Image, factor: float, mean: list[float], std: list[flo
 
 
 def resize(image: Image.Image, size: tuple[int, int], resample: int) -> Image.Image:
-    """Resize to ``size`` (width, height), one axis at a time, the axis that leaves fewer pixels in between first.
+    """Resize to ``size`` (width, height), one axis at a time.
 
-    Rounding to 8 bits after the first pass makes the order visible; Pillow's own order differs between versions, so it
-    is fixed here (to the one behind the reference numbers).
+    The width comes first, except where the height shrinks more than the width does. Rounding to 8 bits after the first
+    pass makes the order visible, and Pillow's own differs between versions, so it is fixed here (to the one behind the
+    reference numbers).
     """
     width, height = size
-    if image.width * height < width * image.height:
+    if height < image.height and image.width * height < width * image.height:
         return image.resize((image.width, height), resample=resample).resize(size, resample=resample)
     return image.resize((width, image.height), resample=resample).resize(size, resample=resample)
 
