@@ -47,7 +47,7 @@ def eager_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | No
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5  # (B, H, S, K)
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B, H, S, K)
     if mask is not None:
         scores = scores.masked_fill(~mask, -1e9)
     return scores.softmax(-1).to(value.dtype) @ value

@@ -32,7 +32,7 @@ class Connector(nn.Module):
             transformed = self.transform(direct)
             switch = self.connector_indicator(direct)
         else:
-            direct = self.affine(self.pre_norm(x)) * self.scale
+            direct = self.affine(self.pre_norm(x)) * self.scale.to(x.dtype)
             transformed = self.transform(direct)
             switch = self.connector_indicator(transformed)
         switch = F.softmax(switch, dim=-1)  # (B, S, 2)

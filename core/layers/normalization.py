@@ -18,7 +18,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.weight * _divide_by_rms(x, self.eps)
+        return self.weight.to(x.dtype) * _divide_by_rms(x, self.eps)
 
 
 def _divide_by_rms(x: Tensor, eps: float) -> Tensor:
@@ -66,11 +66,11 @@ class MultimodalAdaLN(nn.Module):
     def forward(self, x: Tensor) -> Modulated:
         if self.bias is None:
             seen = _divide_by_rms(x, self.eps)
-            normed = self.weight * seen
+            normed = self.weight.to(x.dtype) * seen
         else:
             seen = x
-            normed = F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+            normed = F.layer_norm(x, x.shape[-1:], self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
         switch = self.indicator(F.silu(seen)).softmax(-1)  # (B, S, 2): latent, condition
-        sets = torch.stack([self.SSG_L.flatten(), self.SSG_C.flatten()])  # (2, 3D)
-        shift, scale, gate = (switch.to(sets.dtype) @ sets).chunk(3, dim=-1)  # (B, S, D) each
+        sets = torch.stack([self.SSG_L.flatten(), self.SSG_C.flatten()]).to(x.dtype)  # (2, 3D)
+        shift, scale, gate = (switch.to(x.dtype) @ sets).chunk(3, dim=-1)  # (B, S, D) each
         return Modulated(normed * (1 + scale) + shift, gate)

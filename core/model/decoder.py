@@ -66,7 +66,7 @@ class HaploOmniModel(nn.Module):
 
     def answer_states(self, hidden: Tensor) -> Tensor:
         """Last decoder states -> what lm_head reads: [B, S, base width]."""
-        return self.post_linear(self.post_norm(hidden)) * self.post_scale
+        return self.post_linear(self.post_norm(hidden)) * self.post_scale.to(hidden.dtype)
 
     def _run(
         self, layers: nn.ModuleList, part: PartConfig, hidden: Tensor, position_ids: Tensor, context: AttentionContext

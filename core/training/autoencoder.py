@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor
 
+from core.pipelines.preview import fit_latent_rgb
 from core.training.run import Run, warmup_cosine
 from core.training.scenes import Scene, render, sample_scene
 
@@ -103,32 +104,22 @@ def train_autoencoder(folder: Path, steps: int, seed: int = 0, lr: float = 2.5e-
 
 @torch.no_grad()
 def latent_statistics(vae: AutoencoderKLCogVideoX, clips: int = 64, size: int = 96, seed: int = 7) -> dict[str, object]:
-    """Latent standard deviation and the latent-to-RGB factors of this autoencoder.
-
-    The factors are the least-squares map from a latent (16 values, as the autoencoder emits it) to the mean RGB in
-    [0, 1] of the pixels it stands for: latent 0 is frame 0, latent k is the mean of its four frames.
+    """Latent standard deviation and the latent-to-RGB factors of this autoencoder, on random scenes.
 
     Returns:
         ``std`` (float), ``factors`` (16 lists of 3), ``bias`` (3), ``r2`` (share of the variance explained).
     """
     rng = random.Random(seed)
-    latents, colours = [], []
+    pairs = []
     for _ in range(clips):
-        frames = torch.from_numpy(render(random_scene(rng), size, size, FRAMES)).permute(3, 0, 1, 2).float() / 255.0
-        z = vae.encode(frames[None] * 2.0 - 1.0).latent_dist.mode()[0]  # (16, F, h, w)
-        small = torch.nn.functional.adaptive_avg_pool2d(frames.transpose(0, 1), z.shape[-2:])  # (T, 3, h, w)
-        groups = torch.stack([small[0], *(small[1 + 4 * k : 5 + 4 * k].mean(0) for k in range(z.shape[1] - 1))])
-        latents.append(z.permute(1, 2, 3, 0).reshape(-1, 16))
-        colours.append(groups.permute(0, 2, 3, 1).reshape(-1, 3))
-    a, b = torch.cat(latents).double(), torch.cat(colours).double()
-    design = torch.cat([a, torch.ones_like(a[:, :1])], dim=1)
-    solution = torch.linalg.lstsq(design, b).solution
-    r2 = 1 - ((design @ solution - b) ** 2).sum() / ((b - b.mean(0)) ** 2).sum()
+        clip = torch.from_numpy(render(random_scene(rng), size, size, FRAMES)).permute(3, 0, 1, 2).float() / 255.0
+        pairs.append((vae.encode(clip[None] * 2.0 - 1.0).latent_dist.mode()[0], clip))
+    latent_rgb, r2 = fit_latent_rgb(pairs)
     return {
-        "std": float(a.std()),
-        "factors": [[round(float(v), 6) for v in row] for row in solution[:16]],
-        "bias": [round(float(v), 6) for v in solution[16]],
-        "r2": round(float(r2), 4),
+        "std": float(torch.stack([z for z, _ in pairs]).std()),
+        "factors": [[round(float(v), 6) for v in row] for row in latent_rgb.factors],
+        "bias": [round(float(v), 6) for v in latent_rgb.bias],
+        "r2": round(r2, 4),
     }
 
 

@@ -1,0 +1,117 @@
+"""The engine owns the one loaded model and runs one job at a time, in its own thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from app.errors import BusyError
+from app.jobs import Ended, Event, Job, State, Waiting
+
+if TYPE_CHECKING:
+    from core import HaploOmni
+
+HEARTBEAT_S = 0.5
+
+
+class Engine:
+    """Jobs in, events out; knows nothing of the page.
+
+    Args:
+        omni: the loaded model; jobs get it, nothing else touches it.
+        max_queue: waiting jobs before :class:`BusyError`.
+    """
+
+    def __init__(self, omni: HaploOmni, max_queue: int = 16) -> None:
+        self.omni, self.max_queue = omni, max_queue
+        self._waiting: deque[Job] = deque()
+        self._running: Job | None = None
+        self._wake = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[HaploOmni], Iterator[Any]], listen: Callable[[Event], None]) -> Job:
+        """Queue ``work(omni)``; ``listen`` is called from the engine's thread.
+
+        Raises:
+            BusyError: the queue is full.
+        """
+        job = Job(lambda: work(self.omni), listen)
+        with self._wake:
+            if self._closed:
+                raise BusyError("The program is shutting down.")
+            if len(self._waiting) >= self.max_queue:
+                raise BusyError(f"{len(self._waiting)} jobs are waiting already; please try again in a minute.")
+            self._waiting.append(job)
+            self._tell_positions()
+            self._wake.notify()
+        return job
+
+    async def stream(self, work: Callable[[HaploOmni], Iterator[Any]]) -> AsyncIterator[Event | None]:
+        """Run a job and relay its events into an async handler; None is a heartbeat.
+
+        However the handler ends (stop, error, a closed browser), the job is cancelled and frees the engine within a
+        step.
+        """
+        loop, events = asyncio.get_running_loop(), asyncio.Queue[Event]()
+        job = self.submit(work, lambda event: loop.call_soon_threadsafe(events.put_nowait, event))
+        try:
+            while True:
+                try:
+                    event = await asyncio.wait_for(events.get(), HEARTBEAT_S)
+                except asyncio.TimeoutError:
+                    yield None
+                    continue
+                yield event
+                if isinstance(event, Ended):
+                    return
+        finally:
+            job.cancel()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is running."""
+        return self._running is not None
+
+    def close(self) -> None:
+        """Stop the running job at its next step and end the thread."""
+        with self._wake:
+            self._closed = True
+            for job in self._waiting:
+                job.cancel()
+            if self._running is not None:
+                self._running.cancel()
+            self._wake.notify()
+        self._thread.join(timeout=30)
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                self._running = None
+                while not self._waiting and not self._closed:
+                    self._wake.wait()
+                if not self._waiting:
+                    return
+                job = self._running = self._waiting.popleft()
+                self._tell_positions()
+            try:
+                if job.cancelled:
+                    job.state = State.CANCELLED
+                    job.listen(Ended(State.CANCELLED))
+                else:
+                    job.run()
+            except RuntimeError:  # the listener's event loop is gone with its browser
+                job.cancel()
+
+    def _tell_positions(self) -> None:
+        ahead = 1 if self._running is not None else 0
+        for place, job in enumerate(self._waiting):
+            if not job.cancelled:
+                try:
+                    job.listen(Waiting(place + ahead))
+                except RuntimeError:
+                    job.cancel()

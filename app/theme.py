@@ -1,0 +1,42 @@
+"""How the page looks."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+FONTS = [gr.themes.Font("system-ui"), gr.themes.Font("-apple-system"), gr.themes.Font("Segoe UI"), gr.themes.Font("sans-serif")]
+MONO = [gr.themes.Font("ui-monospace"), gr.themes.Font("Menlo"), gr.themes.Font("monospace")]
+
+
+def theme() -> gr.themes.Base:
+    """Soft, indigo, system fonts: nothing is loaded from elsewhere."""
+    return gr.themes.Soft(primary_hue="indigo", secondary_hue="violet", neutral_hue="slate", font=FONTS, font_mono=MONO).set(
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_text_color="white",
+    )
+
+
+CSS = """
+.gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
+#header h1 { margin: 0.2em 0 0.1em; font-size: 1.7em; }
+#header p { margin: 0.15em 0; color: var(--body-text-color-subdued); }
+#weights { border-left: 3px solid var(--color-accent); padding: 0.35em 0.8em; border-radius: 4px;
+  background: var(--background-fill-secondary); font-size: 0.92em; }
+.status { min-height: 1.4em; font-size: 0.9em; color: var(--body-text-color-subdued); }
+.chatbot-box { min-height: 320px; }
+#preview figure { margin: 0; }
+#preview .screen { position: relative; width: 100%; aspect-ratio: var(--ratio, 1); max-height: 62dvh; margin: 0 auto;
+  border-radius: var(--radius-lg); overflow: hidden; background: var(--background-fill-secondary);
+  display: flex; align-items: center; justify-content: center; }
+#preview img { width: 100%; height: 100%; object-fit: contain; }
+#preview .hint { color: var(--body-text-color-subdued); padding: 1em; text-align: center; }
+#preview .bar { height: 8px; border-radius: 4px; margin: 10px 0 4px; background: var(--border-color-primary); overflow: hidden; }
+#preview .bar div { height: 100%; background: var(--color-accent); transition: width 0.2s; }
+#preview figcaption { font-size: 0.9em; color: var(--body-text-color-subdued); min-height: 1.4em; }
+#seed-row button { min-width: 3em; }
+@media (max-width: 640px) {
+  .gradio-container { padding: 8px !important; }
+  #header h1 { font-size: 1.35em; }
+}
+"""

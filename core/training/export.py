@@ -1,0 +1,55 @@
+"""A finished run to a checkpoint folder in the released layout, with autoencoder, scheduler and defaults."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLCogVideoX
+from transformers import PreTrainedTokenizerBase
+
+from core.model.modeling import HaploOmniForConditionalGeneration
+from core.processor import HaploOmniImageProcessor, HaploOmniProcessor, HaploOmniVideoProcessor
+from core.training.autoencoder import export_autoencoder
+from core.training.tokenizer import CHAT_TEMPLATE
+from core.training.trainer import build_scheduler
+
+DEFAULTS = {
+    "name": "HaploOmni tiny",
+    "knows": (
+        "Trained on drawn shapes only: red, orange, yellow, green, blue, purple, pink or white circles, squares, "
+        "triangles, stars, hearts and rings on a black, gray, brown or navy background, that stay still, move left, "
+        "right, up or down, grow or shrink. It knows nothing else."
+    ),
+    "generation": {"height": 96, "width": 96, "num_frames": 9, "num_inference_steps": 25, "guidance_scale": 4.0},
+    "generation_limits": {"max_side": 256, "max_frames": 49},
+    "generation_prompt": {"system": None, "user": "{prompt}"},
+    "chat": {"max_new_tokens": 64, "temperature": 0.0, "num_frames": 4},
+}
+
+
+def export_checkpoint(
+    folder: Path,
+    model: HaploOmniForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    vae: AutoencoderKLCogVideoX,
+) -> None:
+    """Write weights in bfloat16, tokenizer, processors, VAE, scheduler, preview factors and the defaults file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = model.config
+    half = copy.deepcopy(model).to(torch.bfloat16)
+    half.save_pretrained(folder)
+    size = {"height": config.default_image_size, "width": config.default_image_size}
+    HaploOmniProcessor(
+        HaploOmniImageProcessor(image_grid_pinpoints=config.image_grid_pinpoints, size=size),
+        HaploOmniVideoProcessor(size=size),
+        tokenizer,
+        chat_template=CHAT_TEMPLATE,
+        num_image_tokens=config.patches_per_side**2,
+        max_tiles=config.anyres_max_tiles,
+    ).save_pretrained(folder)
+    export_autoencoder(copy.deepcopy(vae), folder)
+    build_scheduler().save_pretrained(folder / "scheduler")
+    (folder / "haploomni.json").write_text(json.dumps(DEFAULTS, indent=2) + "\n")
