@@ -70,7 +70,7 @@ class MultimodalAdaLN(nn.Module):
         else:
             seen = x
             normed = F.layer_norm(x, x.shape[-1:], self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
-        switch = self.indicator(F.silu(seen)).softmax(-1)  # (B, S, 2): latent, condition
-        sets = torch.stack([self.SSG_L.flatten(), self.SSG_C.flatten()]).to(x.dtype)  # (2, 3D)
-        shift, scale, gate = (switch.to(x.dtype) @ sets).chunk(3, dim=-1)  # (B, S, D) each
+        latent, condition = self.indicator(F.silu(seen)).softmax(-1).to(x.dtype).split(1, dim=-1)  # (B, S, 1) each
+        sets = zip(self.SSG_L.to(x.dtype), self.SSG_C.to(x.dtype), strict=True)
+        shift, scale, gate = (latent * of_latent + condition * of_condition for of_latent, of_condition in sets)
         return Modulated(normed * (1 + scale) + shift, gate)

@@ -313,8 +313,9 @@ class HaploOmniForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def embed_noise(self, latents: Tensor, time: Tensor) -> Tensor:
         """[timestep token | noise tokens] at the pre part's width: [B, 1 + N, pre width]."""
         noise = self.patch_embed_cogvideo(latents.to(self.patch_embed_cogvideo.proj.weight.dtype))
-        token = self.temb_token(F.silu(time))[:, None]
-        return self.v2t_projector(torch.cat([token.to(noise.dtype), noise], dim=1))
+        token = self.temb_token(F.silu(time))[:, None].to(noise.dtype)
+        # projected apart, as the original does: joining them first rounds differently
+        return torch.cat([self.v2t_projector(token), self.v2t_projector(noise)], dim=1)
 
     def read_noise(self, hidden: Tensor, time: Tensor, frames: int, height: int, width: int) -> Tensor:
         """Noise tokens' last decoder states [B, N, post width] -> prediction [B, F, 16, h, w]."""

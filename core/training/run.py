@@ -59,7 +59,7 @@ class Run:
 
     def steps(self, total: int, label: str) -> Iterator[tuple[int, tqdm]]:
         """Yield (step, bar) from the resumed step to ``total``; saves on the way and at the end."""
-        saved = time.monotonic()
+        saved, first = time.monotonic(), self.step
         with tqdm(total=total, initial=self.step, desc=label, dynamic_ncols=True, mininterval=2.0) as bar:
             while self.step < total:
                 started = time.monotonic()
@@ -70,7 +70,8 @@ class Run:
                 if time.monotonic() - saved > self.save_every_s:
                     self.save()
                     saved = time.monotonic()
-        self.save()
+        if self.step > first:
+            self.save()
 
 
 def warmup_cosine(step: int, total: int, warmup: int, floor: float = 0.02) -> float:

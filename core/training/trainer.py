@@ -16,7 +16,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from core.model.modeling import HaploOmniForConditionalGeneration
-from core.training.autoencoder import FRAMES
+from core.training.autoencoder import FRAMES, latent_statistics
 from core.training.batches import NoiseBatch, Sentences, TalkBatch, noise_batch, talk_batch
 from core.training.losses import diffusion_loss, next_token_loss
 from core.training.presets import tiny_config
@@ -162,6 +162,8 @@ class Trainer:
         self.sentences = Sentences(tokenizer)
         self.scheduler = build_scheduler()
         folder.mkdir(parents=True, exist_ok=True)
+        if vae.config.scaling_factor == 1.0:
+            vae.register_to_config(scaling_factor=round(1.0 / float(latent_statistics(vae)["std"]), 5))  # type: ignore[arg-type]
         self.clips = cache_latents(vae, folder / "clips.pt", recipe.clips, FRAMES, recipe.size, recipe.seed)
         self.stills = cache_latents(vae, folder / "stills.pt", recipe.stills, 1, recipe.size, recipe.seed)
         self.model = build_model(tokenizer, recipe.seed).to(self.device)
@@ -178,6 +180,10 @@ class Trainer:
             for step, bar in self.run.steps(self.recipe.steps, "haploomni"):
                 batches, coming = coming.result(), ahead.submit(self.batches, step + 1)
                 self._step(step, batches, bar)
+        return self.averaged()
+
+    def averaged(self) -> HaploOmniForConditionalGeneration:
+        """The model with the averaged weights, as far as the run has come."""
         self.average.copy_to(self.model)
         return self.model
 

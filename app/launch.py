@@ -1,0 +1,114 @@
+"""From settings to a running page."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from app.settings import Settings
+from core.errors import HaploOmniError
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+    from app.engine import Engine
+    from app.storage import Storage
+
+logger = logging.getLogger(__name__)
+DEFAULT_PORT = Settings.port
+
+
+def run(settings: Settings) -> int:
+    """Load, serve until interrupted, clean up. Returns the exit code: 2 with one sentence when it cannot start."""
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    for noisy in ("httpx", "transformers", "diffusers"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    started = time.monotonic()
+    try:
+        port = choose_port(settings.host, settings.port)
+        engine = load_engine(settings)
+    except HaploOmniError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    from app.storage import Storage
+
+    storage = Storage(settings.outputs)
+    page = serve(engine, storage, settings, port)
+    logger.info("ready after %.1f s", time.monotonic() - started)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    while not stop.wait(1.0):
+        pass
+    logger.info("stopping")
+    page.close(verbose=False)
+    engine.close()
+    storage.close()
+    return 0
+
+
+def choose_port(host: str, wanted: int) -> int:
+    """The wanted port; when it is the default and busy, the next free one of twenty.
+
+    Raises:
+        HaploOmniError: the host cannot be listened on, or every port is busy.
+    """
+    if wanted == 0:
+        return 0
+    for port in range(wanted, wanted + (20 if wanted == DEFAULT_PORT else 1)):
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                if isinstance(error, socket.gaierror) or error.errno == 99:
+                    raise HaploOmniError(f"The host '{host}' is no address of this machine; use 127.0.0.1 or 0.0.0.0.") from None
+                continue
+            return port
+    raise HaploOmniError(f"The port {wanted} is busy or closed; choose another with --port.")
+
+
+def load_engine(settings: Settings) -> Engine:
+    """Load the one model and put it behind an engine."""
+    from app.engine import Engine
+    from core import HaploOmni
+
+    omni = HaploOmni.load(settings.checkpoint, settings.device, settings.dtype, settings.vae)
+    return Engine(omni, settings.max_queue)
+
+
+def serve(engine: Engine, storage: Storage, settings: Settings, port: int) -> gr.Blocks:
+    """Build and launch the page; returns once it answers."""
+    from starlette.middleware import Middleware
+
+    from app.guard import Guard
+    from app.page import build_page
+    from app.theme import CSS, theme
+
+    page = build_page(engine, storage)
+    page.queue(max_size=64, api_open=False, default_concurrency_limit=32)
+    page.launch(
+        server_name=settings.host,
+        server_port=port or None,
+        share=settings.share,
+        theme=theme(),
+        css=CSS,
+        ssr_mode=False,
+        pwa=False,
+        show_error=False,
+        max_file_size="200mb",
+        allowed_paths=[str(storage.folder)],
+        enable_monitoring=False,
+        run_history=False,
+        footer_links=["api", "settings"],
+        app_kwargs={"middleware": [Middleware(Guard)]},
+        prevent_thread_lock=True,
+    )
+    return page

@@ -1,0 +1,216 @@
+"""Text to video: a form, a preview that sharpens with the steps, and the finished clip."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from app.engine import Engine
+from app.errors import sentence
+from app.jobs import Ended, Progress, State, Waiting
+from app.preview import TEMPLATE, animated, preview_size, view
+from app.storage import Storage
+from core import DenoiseStep, GeneratedVideo, HaploOmni
+from core.pipelines.text_to_video import FRAME_STEP, MAX_GUIDANCE, MAX_SEED, MAX_STEPS, MIN_SIDE, SIDE_STEP
+
+IDLE = "Type a prompt and press Generate: the clip appears here step by step."
+
+
+def time_left(seconds: float) -> str:
+    """"8 s" or "2 min 5 s"."""
+    whole = max(0, round(seconds))
+    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
+
+
+class VideoTab:
+    """Builds the tab and handles its events.
+
+    Args:
+        engine: runs the model.
+        storage: where finished clips go.
+        prompts: example prompts.
+    """
+
+    def __init__(self, engine: Engine, storage: Storage, prompts: list[str]) -> None:
+        self.engine, self.storage = engine, storage
+        own, limits = engine.omni.profile["generation"], engine.omni.profile["generation_limits"]
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=5, min_width=320):
+                self.prompt = gr.Textbox(
+                    label="Prompt", lines=2, placeholder=prompts[0], elem_id="video-prompt", max_length=2000, autofocus=False
+                )
+                with gr.Row(elem_id="generate-row"):
+                    self.generate = gr.Button("Generate", variant="primary", elem_id="video-generate")
+                    self.stop = gr.Button("Stop", variant="stop", elem_id="video-stop", interactive=False)
+                gr.Examples([[text] for text in prompts], inputs=[self.prompt], label="Try one", examples_per_page=8)
+                self.negative = gr.Textbox(label="Negative prompt (what to keep away from)", lines=1, max_length=2000)
+                sides = {"minimum": MIN_SIDE, "maximum": limits["max_side"], "step": SIDE_STEP}
+                with gr.Row():
+                    self.width = gr.Slider(**sides, value=own["width"], label="Width", elem_id="video-width")
+                    self.height = gr.Slider(**sides, value=own["height"], label="Height", elem_id="video-height")
+                with gr.Row():
+                    self.frames = gr.Slider(
+                        1,
+                        limits["max_frames"],
+                        own["num_frames"],
+                        step=FRAME_STEP,
+                        label="Frames (8 a second; 1: a picture)",
+                        elem_id="video-frames",
+                    )
+                    self.steps = gr.Slider(
+                        1, MAX_STEPS, own["num_inference_steps"], step=1, label="Denoising steps", elem_id="video-steps"
+                    )
+                with gr.Row():
+                    self.guidance = gr.Slider(
+                        1, min(15, MAX_GUIDANCE), own["guidance_scale"], step=0.5, label="Guidance (1: none)", elem_id="video-guidance"
+                    )
+                    with gr.Row(elem_id="seed-row"):
+                        self.seed = gr.Number(
+                            None, precision=0, minimum=0, maximum=MAX_SEED, label="Seed (empty: random)", elem_id="video-seed"
+                        )
+                        self.dice = gr.Button("🎲", size="sm", min_width=48, elem_id="video-dice")
+            with gr.Column(scale=6, min_width=320):
+                self.preview = gr.HTML(value=view(IDLE), html_template=TEMPLATE, elem_id="preview", label="Preview")
+                self.result = gr.Video(
+                    label="Finished clip",
+                    elem_id="video-result",
+                    visible=False,
+                    interactive=False,
+                    autoplay=True,
+                    loop=True,
+                    buttons=["download"],
+                )
+                self.picture = gr.Image(
+                    label="Finished picture", elem_id="picture-result", visible=False, interactive=False, buttons=["download"]
+                )
+                self.recipe = gr.Markdown("", elem_id="video-recipe")
+                self.again = gr.Button("Use this seed again", size="sm", visible=False, elem_id="video-reuse")
+        self.used_seed = gr.State(None)
+        self._wire()
+
+    def _wire(self) -> None:
+        form = [self.prompt, self.negative, self.height, self.width, self.frames, self.steps, self.guidance, self.seed]
+        outputs = [self.preview, self.result, self.picture, self.recipe, self.again, self.used_seed, self.generate, self.stop]
+        private = {"show_progress": "hidden", "api_visibility": "private"}
+        made = gr.on([self.generate.click, self.prompt.submit], self.make, form, outputs, **private)
+        self.stop.click(self.stopped, None, [self.preview, self.generate, self.stop], cancels=[made], queue=False, **private)
+        self.dice.click(lambda: secrets.randbelow(MAX_SEED + 1), None, self.seed, queue=False, **private)
+        self.again.click(lambda seed: seed, self.used_seed, self.seed, queue=False, **private)
+        gr.api(self.text_to_video, api_name="text_to_video")
+
+    # -- handlers
+
+    async def make(self, prompt, negative, height, width, frames, steps, guidance, seed) -> AsyncIterator[tuple]:
+        """Generate a clip: previews while it denoises, the file at the end. The form stays as it is."""
+        nothing = (gr.skip(),) * 3
+        running = (gr.Button(interactive=False), gr.Button(interactive=True))
+        idle = (gr.Button(interactive=True), gr.Button(interactive=False))
+        last = view("Starting…", ratio=(width or 1) / (height or 1))
+        hidden = (gr.Video(value=None, visible=False), gr.Image(value=None, visible=False), "", gr.Button(visible=False), gr.skip())
+        yield last, *hidden, *running
+        form = {
+            "height": height,
+            "width": width,
+            "num_frames": frames,
+            "num_inference_steps": steps,
+            "guidance_scale": guidance,
+            "seed": seed,
+        }
+        try:
+            async for event in self.engine.stream(lambda omni: self._work(omni, prompt, negative, form)):
+                if isinstance(event, Waiting):
+                    last = {**last, "text": f"Waiting for {event.ahead} other job{'s' * (event.ahead != 1)}…"}
+                    yield last, *nothing, gr.skip(), gr.skip(), *running
+                elif isinstance(event, Progress) and isinstance(event.value, dict):
+                    last = event.value
+                    yield last, *nothing, gr.skip(), gr.skip(), *running
+                elif isinstance(event, Progress):
+                    yield *self._finished(event.value, last), *idle
+                elif isinstance(event, Ended) and event.state is State.FAILED and event.error is not None:
+                    raise event.error
+                elif event is None:
+                    yield (gr.skip(),) * 8
+        except Exception as error:  # noqa: BLE001  whatever happened, the visitor reads one sentence and can go on
+            said = sentence(error)
+            yield view(said), *hidden, *idle
+            raise gr.Error(said, print_exception=False) from None
+
+    def _work(self, omni: HaploOmni, prompt: str, negative: str, form: dict[str, Any]) -> Iterator[Any]:
+        """In the engine's thread: preview values, then (path, clip)."""
+        import time
+
+        whole = {k: None if v is None else int(v) for k, v in form.items() if k != "guidance_scale"}
+        request = omni.video_request(prompt or "", negative or "", guidance_scale=form["guidance_scale"], **whole)
+        started = time.monotonic()
+        from core.pipelines.text_to_video import text_to_video
+
+        for item in text_to_video(omni, request):
+            if isinstance(item, GeneratedVideo):
+                suffix = ".png" if len(item.frames) == 1 else ".mp4"
+                yield item.save(self.storage.new_path(suffix)), item
+            elif isinstance(item, DenoiseStep):
+                yield step_view(item, request.height, request.width, time.monotonic() - started)
+
+    def _finished(self, value: tuple, last: dict[str, Any]) -> tuple:
+        path, clip = value
+        recipe = clip.recipe
+        text = (
+            f"Seed **{recipe['seed']}** · {recipe['width']} x {recipe['height']} · {recipe['num_frames']} "
+            f"frame{'s' * (recipe['num_frames'] != 1)} · {recipe['num_inference_steps']} steps · "
+            f"guidance {recipe['guidance_scale']:g}"
+        )
+        still = path.suffix == ".png"
+        done = {**last, "text": "Done.", "percent": 100, "src": animated(clip.frames, clip.fps)}
+        return (
+            done,
+            gr.Video(value=None if still else str(path), visible=not still),
+            gr.Image(value=str(path) if still else None, visible=still),
+            text,
+            gr.Button(visible=True),
+            recipe["seed"],
+        )
+
+    def stopped(self):
+        """After a stop the form and the last preview's place are ready for the next try."""
+        return view("Stopped. Change what you like and generate again."), gr.Button(interactive=True), gr.Button(interactive=False)
+
+    async def text_to_video(
+        self,
+        prompt: str,
+        negative_prompt: str = "",
+        height: int | None = None,
+        width: int | None = None,
+        num_frames: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        seed: int | None = None,
+    ) -> str:
+        """Make a clip, for programs: the path of an MP4 (a PNG for one frame); settings left out are the checkpoint's own."""
+        form = {
+            "height": height,
+            "width": width,
+            "num_frames": num_frames,
+            "num_inference_steps": num_inference_steps,
+            "guidance_scale": guidance_scale,
+            "seed": seed,
+        }
+        path = ""
+        async for event in self.engine.stream(lambda omni: self._work(omni, prompt, negative_prompt, form)):
+            if isinstance(event, Progress) and isinstance(event.value, tuple):
+                path = str(event.value[0])
+            elif isinstance(event, Ended) and event.error is not None:
+                raise gr.Error(sentence(event.error), print_exception=False) from None
+        return path
+
+
+def step_view(step: DenoiseStep, height: int, width: int, elapsed_s: float) -> dict[str, Any]:
+    """A denoising step as the preview component's value."""
+    frames: np.ndarray = step.preview(*preview_size(height, width))
+    left = elapsed_s / step.index * (step.total - step.index)
+    ending = f"about {time_left(left)} left" if step.index < step.total else "decoding the frames…"
+    text = f"Step {step.index} of {step.total} · {ending}"
+    return view(text, animated(frames, 8), 100 * step.index / step.total, width / height)

@@ -1,0 +1,49 @@
+"""Draw the example pictures and clips of ``examples/media`` (deterministic: running it again changes nothing)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from core.media import write_clip, write_image  # noqa: E402
+from core.training.scenes import BACKGROUNDS, COLOURS, Scene, SceneObject, render  # noqa: E402
+
+MEDIA = Path(__file__).resolve().parent / "media"
+SIZE = 336
+
+
+def item(colour: str, shape: str, x: float, y: float, radius: float, motion: str = "still", travel: float = 0.0) -> SceneObject:
+    """An object in its plain colour."""
+    return SceneObject(colour, shape, x, y, radius, motion, travel, COLOURS[colour])
+
+
+def scene(background: str, *objects: SceneObject) -> Scene:
+    """A scene on a plain background."""
+    return Scene(background, objects, BACKGROUNDS[background])
+
+
+PICTURES = {
+    "heart": scene("navy", item("pink", "heart", 0.5, 0.5, 0.3)),
+    "star": scene("black", item("yellow", "star", 0.35, 0.6, 0.27)),
+    "ring": scene("brown", item("white", "ring", 0.6, 0.4, 0.28)),
+    "three": scene("gray", item("red", "circle", 0.22, 0.3, 0.15), item("blue", "square", 0.55, 0.7, 0.16), item("green", "triangle", 0.8, 0.28, 0.15)),
+}  # fmt: skip
+CLIPS = {
+    "circle_left": scene("black", item("red", "circle", 0.5, 0.5, 0.2, "left", 0.5)),
+    "square_growing": scene("navy", item("orange", "square", 0.5, 0.5, 0.22, "growing", 1.0)),
+    "triangle_up": scene("gray", item("green", "triangle", 0.4, 0.5, 0.2, "up", 0.5)),
+}
+
+
+def main() -> None:
+    """Write all media."""
+    for name, picture in PICTURES.items():
+        write_image(render(picture, SIZE, SIZE)[0], MEDIA / f"{name}.png")
+    for name, clip in CLIPS.items():
+        write_clip(render(clip, SIZE, SIZE, 17), MEDIA / f"{name}.mp4", fps=8)
+
+
+if __name__ == "__main__":
+    main()
