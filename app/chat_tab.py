@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.data_classes import FileData
 
 from app.engine import Engine
 from app.errors import BusyError, sentence
@@ -112,7 +113,7 @@ class ChatTab:
         self.chatbot = gr.Chatbot(
             elem_id=f"{name}-chatbot",
             elem_classes="chatbot-box",
-            height="calc(100dvh - 470px)",
+            height="calc(100dvh - 500px)",
             min_height=320,
             placeholder=placeholder,
             label="Conversation",
@@ -134,10 +135,11 @@ class ChatTab:
             self.again = gr.Button("Ask again", size="sm", elem_id=f"{name}-again")
             self.undo = gr.Button("Undo", size="sm", elem_id=f"{name}-undo")
             self.clear = gr.Button("Clear", size="sm", elem_id=f"{name}-clear")
+        gr.Examples(examples, inputs=[self.box], label="Try one", examples_per_page=6)
         with gr.Accordion("Clips: how much to look at", open=clip_settings_open), gr.Row():
             self.frames = gr.Slider(1, 16, own["num_frames"], step=1, label="Frames to look at", elem_id=f"{name}-frames")
             self.start = gr.Number(0, minimum=0, label="From second", elem_id=f"{name}-start")
-            self.end = gr.Number(None, minimum=0, label="To second (empty: the end)", elem_id=f"{name}-end")
+            self.end = gr.Number(0, minimum=0, label="To second (0: the end)", elem_id=f"{name}-end")
         with gr.Accordion("Answers", open=False):
             with gr.Row():
                 self.length = gr.Slider(1, 1024, own["max_new_tokens"], step=1, label="Longest answer, in tokens")
@@ -146,8 +148,7 @@ class ChatTab:
             with gr.Row():
                 self.top_k = gr.Slider(0, 100, 0, step=1, label="Top-k (0: off)")
                 self.penalty = gr.Slider(0.8, 2, 1.0, step=0.05, label="Repetition penalty")
-                self.seed = gr.Number(None, precision=0, label="Seed (empty: random)")
-        gr.Examples(examples, inputs=[self.box], label="Try one", examples_per_page=6)
+                self.seed = gr.Number(0, precision=0, minimum=0, label="Seed (0: a new one each time)")
         self._wire(name)
 
     def _wire(self, name: str) -> None:
@@ -160,7 +161,8 @@ class ChatTab:
         ready = {"fn": self.ready, "inputs": [self.turns], "outputs": [self.chatbot, self.box, self.status], **private}
         self.box.stop(cancels=[sent, asked], **ready)
         self.undo.click(self.undo_last, [self.turns], outputs, cancels=[sent, asked], queue=False, **private)
-        self.clear.click(self.clear_all, None, outputs, cancels=[sent, asked], queue=False, **private)
+        for clearing in (self.clear.click, self.chatbot.clear):
+            clearing(self.clear_all, None, outputs, cancels=[sent, asked], queue=False, **private)
         gr.api(self.answer, api_name=f"{name}_answer")
 
     # -- handlers
@@ -168,7 +170,9 @@ class ChatTab:
     async def send(self, message, turns, frames, start_s, end_s, *answer) -> AsyncIterator[tuple]:
         """A new message: checked first, so that on an error nothing changes and the typed text stays."""
         try:
-            turn = await asyncio.to_thread(user_turn, message, int(frames or 1), float(start_s or 0), end_s)
+            turn = await asyncio.to_thread(
+                user_turn, message, int(frames or 1), float(start_s or 0), float(end_s) if end_s else None
+            )
         except (HaploOmniError, ValueError, TypeError, OverflowError) as error:
             raise gr.Error(sentence(error), print_exception=False) from None
         async for update in self._reply([*turns, turn], turns, message, answer):
@@ -201,7 +205,7 @@ class ChatTab:
                     raise event.error
                 elif event is None:
                     yield gr.skip(), gr.skip(), gr.skip(), gr.skip()
-        except Exception as error:  # noqa: BLE001  whatever happened, the visitor reads one sentence and can go on
+        except Exception as error:
             said = "" if isinstance(error, BusyError) else sentence(error)
             box = gr.MultimodalTextbox(value=message, submit_btn=True, stop_btn=False)
             yield shown(before), before, box, ""
@@ -225,10 +229,10 @@ class ChatTab:
         """A fresh conversation."""
         return [], [], gr.MultimodalTextbox(value=None, submit_btn=True, stop_btn=False), ""
 
-    async def answer(self, question: str, files: list[gr.FileData], max_new_tokens: int = 64, temperature: float = 0.0) -> str:  # type: ignore[name-defined]
-        """One question about files, for programs: the answer, growing with every update."""
+    async def answer(self, question: str, files: list[FileData], max_new_tokens: int = 64, temperature: float = 0.0) -> str:
+        """One question about pictures and clips, for programs: the whole answer."""
         try:
-            paths = [f["path"] if isinstance(f, dict) else f.path for f in files]
+            paths = [file["path"] if isinstance(file, dict) else file.path for file in files]
             turn = await asyncio.to_thread(user_turn, {"text": question, "files": paths}, 4, 0.0, None)
         except HaploOmniError as error:
             raise gr.Error(sentence(error), print_exception=False) from None
@@ -251,12 +255,5 @@ def sampling(answer: tuple) -> dict[str, Any]:
         "top_p": float(top_p or 1),
         "top_k": int(top_k or 0),
         "repetition_penalty": float(penalty or 1),
-        "seed": None if seed is None else int(seed),
+        "seed": int(seed) if seed else None,
     }
-
-
-def frames_of(turns: list[Turn]) -> Iterator[dict[str, Any]]:
-    """The clip parts of a conversation."""
-    for turn in turns:
-        if not isinstance(turn["content"], str):
-            yield from (part for part in turn["content"] if part["type"] == "video")

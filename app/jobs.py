@@ -79,7 +79,7 @@ class Job:
                 close = getattr(steps, "close", None)
                 if close is not None:
                     close()
-        except BaseException as caught:  # noqa: BLE001  a worker thread must survive whatever a job does
+        except BaseException as caught:
             error = caught
         self.state = State.FAILED if error else State.CANCELLED if self.cancelled else State.DONE
         self.listen(Ended(self.state, error))

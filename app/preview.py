@@ -11,7 +11,7 @@ from PIL import Image
 MAX_SIDE = 320
 
 TEMPLATE = """
-<figure>
+<figure class="${value.state}">
   <div class="screen" style="--ratio: ${value.ratio}">
     ${value.src ? `<img alt="${value.alt}" src="${value.src}">` : `<div class="hint">${value.text}</div>`}
   </div>
@@ -21,9 +21,11 @@ TEMPLATE = """
 """
 
 
-def view(text: str, src: str = "", percent: float = 0.0, ratio: float = 1.0, alt: str = "Preview of the clip") -> dict[str, object]:
+def view(
+    text: str, src: str = "", percent: float = 0.0, ratio: float = 1.0, alt: str = "Preview of the clip"
+) -> dict[str, object]:
     """The value of the preview component."""
-    return {"text": text, "src": src, "percent": round(percent, 1), "ratio": round(ratio, 4), "alt": alt}
+    return {"text": text, "src": src, "percent": round(percent, 1), "ratio": round(ratio, 4), "alt": alt, "state": "live"}
 
 
 def animated(frames: np.ndarray, fps: int) -> str:

@@ -29,6 +29,7 @@ CSS = """
 #preview .screen { position: relative; width: 100%; aspect-ratio: var(--ratio, 1); max-height: 62dvh; margin: 0 auto;
   border-radius: var(--radius-lg); overflow: hidden; background: var(--background-fill-secondary);
   display: flex; align-items: center; justify-content: center; }
+#preview figure.done .screen, #preview figure.done .bar { display: none; }
 #preview img { width: 100%; height: 100%; object-fit: contain; }
 #preview .hint { color: var(--body-text-color-subdued); padding: 1em; text-align: center; }
 #preview .bar { height: 8px; border-radius: 4px; margin: 10px 0 4px; background: var(--border-color-primary); overflow: hidden; }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -15,13 +16,13 @@ from app.jobs import Ended, Progress, State, Waiting
 from app.preview import TEMPLATE, animated, preview_size, view
 from app.storage import Storage
 from core import DenoiseStep, GeneratedVideo, HaploOmni
-from core.pipelines.text_to_video import FRAME_STEP, MAX_GUIDANCE, MAX_SEED, MAX_STEPS, MIN_SIDE, SIDE_STEP
+from core.pipelines.text_to_video import FRAME_STEP, MAX_GUIDANCE, MAX_SEED, MAX_STEPS, MIN_SIDE, SIDE_STEP, text_to_video
 
 IDLE = "Type a prompt and press Generate: the clip appears here step by step."
 
 
 def time_left(seconds: float) -> str:
-    """"8 s" or "2 min 5 s"."""
+    """ "8 s" or "2 min 5 s"."""
     whole = max(0, round(seconds))
     return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
 
@@ -58,21 +59,33 @@ class VideoTab:
                         limits["max_frames"],
                         own["num_frames"],
                         step=FRAME_STEP,
-                        label="Frames (8 a second; 1: a picture)",
+                        label="Frames",
+                        info="8 a second; 1 is a picture",
                         elem_id="video-frames",
                     )
                     self.steps = gr.Slider(
-                        1, MAX_STEPS, own["num_inference_steps"], step=1, label="Denoising steps", elem_id="video-steps"
+                        1,
+                        MAX_STEPS,
+                        own["num_inference_steps"],
+                        step=1,
+                        label="Steps",
+                        info="more: finer and slower",
+                        elem_id="video-steps",
                     )
                 with gr.Row():
                     self.guidance = gr.Slider(
-                        1, min(15, MAX_GUIDANCE), own["guidance_scale"], step=0.5, label="Guidance (1: none)", elem_id="video-guidance"
+                        1,
+                        min(15, MAX_GUIDANCE),
+                        own["guidance_scale"],
+                        step=0.5,
+                        label="Guidance",
+                        info="how closely to follow the prompt; 1: not at all",
+                        elem_id="video-guidance",
                     )
-                    with gr.Row(elem_id="seed-row"):
-                        self.seed = gr.Number(
-                            None, precision=0, minimum=0, maximum=MAX_SEED, label="Seed (empty: random)", elem_id="video-seed"
-                        )
-                        self.dice = gr.Button("🎲", size="sm", min_width=48, elem_id="video-dice")
+                    self.seed = gr.Number(0, precision=0, minimum=0, maximum=MAX_SEED, label="Seed", elem_id="video-seed")
+                with gr.Row(elem_id="seed-row"):
+                    self.fresh = gr.Checkbox(True, label="A new seed each time", elem_id="video-fresh", min_width=160)
+                    self.dice = gr.Button("⚄ Roll a seed", size="sm", min_width=100, elem_id="video-dice")
             with gr.Column(scale=6, min_width=320):
                 self.preview = gr.HTML(value=view(IDLE), html_template=TEMPLATE, elem_id="preview", label="Preview")
                 self.result = gr.Video(
@@ -93,24 +106,40 @@ class VideoTab:
         self._wire()
 
     def _wire(self) -> None:
-        form = [self.prompt, self.negative, self.height, self.width, self.frames, self.steps, self.guidance, self.seed]
+        form = [
+            self.prompt,
+            self.negative,
+            self.height,
+            self.width,
+            self.frames,
+            self.steps,
+            self.guidance,
+            self.seed,
+            self.fresh,
+        ]
         outputs = [self.preview, self.result, self.picture, self.recipe, self.again, self.used_seed, self.generate, self.stop]
         private = {"show_progress": "hidden", "api_visibility": "private"}
         made = gr.on([self.generate.click, self.prompt.submit], self.make, form, outputs, **private)
         self.stop.click(self.stopped, None, [self.preview, self.generate, self.stop], cancels=[made], queue=False, **private)
-        self.dice.click(lambda: secrets.randbelow(MAX_SEED + 1), None, self.seed, queue=False, **private)
-        self.again.click(lambda seed: seed, self.used_seed, self.seed, queue=False, **private)
+        self.dice.click(lambda: (secrets.randbelow(MAX_SEED + 1), False), None, [self.seed, self.fresh], queue=False, **private)
+        self.again.click(lambda seed: (seed, False), self.used_seed, [self.seed, self.fresh], queue=False, **private)
         gr.api(self.text_to_video, api_name="text_to_video")
 
     # -- handlers
 
-    async def make(self, prompt, negative, height, width, frames, steps, guidance, seed) -> AsyncIterator[tuple]:
+    async def make(self, prompt, negative, height, width, frames, steps, guidance, seed, fresh) -> AsyncIterator[tuple]:
         """Generate a clip: previews while it denoises, the file at the end. The form stays as it is."""
         nothing = (gr.skip(),) * 3
         running = (gr.Button(interactive=False), gr.Button(interactive=True))
         idle = (gr.Button(interactive=True), gr.Button(interactive=False))
         last = view("Starting…", ratio=(width or 1) / (height or 1))
-        hidden = (gr.Video(value=None, visible=False), gr.Image(value=None, visible=False), "", gr.Button(visible=False), gr.skip())
+        hidden = (
+            gr.Video(value=None, visible=False),
+            gr.Image(value=None, visible=False),
+            "",
+            gr.Button(visible=False),
+            gr.skip(),
+        )
         yield last, *hidden, *running
         form = {
             "height": height,
@@ -118,7 +147,7 @@ class VideoTab:
             "num_frames": frames,
             "num_inference_steps": steps,
             "guidance_scale": guidance,
-            "seed": seed,
+            "seed": None if fresh else seed,
         }
         try:
             async for event in self.engine.stream(lambda omni: self._work(omni, prompt, negative, form)):
@@ -134,20 +163,16 @@ class VideoTab:
                     raise event.error
                 elif event is None:
                     yield (gr.skip(),) * 8
-        except Exception as error:  # noqa: BLE001  whatever happened, the visitor reads one sentence and can go on
+        except Exception as error:
             said = sentence(error)
             yield view(said), *hidden, *idle
             raise gr.Error(said, print_exception=False) from None
 
     def _work(self, omni: HaploOmni, prompt: str, negative: str, form: dict[str, Any]) -> Iterator[Any]:
         """In the engine's thread: preview values, then (path, clip)."""
-        import time
-
         whole = {k: None if v is None else int(v) for k, v in form.items() if k != "guidance_scale"}
         request = omni.video_request(prompt or "", negative or "", guidance_scale=form["guidance_scale"], **whole)
         started = time.monotonic()
-        from core.pipelines.text_to_video import text_to_video
-
         for item in text_to_video(omni, request):
             if isinstance(item, GeneratedVideo):
                 suffix = ".png" if len(item.frames) == 1 else ".mp4"
@@ -164,7 +189,7 @@ class VideoTab:
             f"guidance {recipe['guidance_scale']:g}"
         )
         still = path.suffix == ".png"
-        done = {**last, "text": "Done.", "percent": 100, "src": animated(clip.frames, clip.fps)}
+        done = {**last, "text": "Done.", "percent": 100, "state": "done"}
         return (
             done,
             gr.Video(value=None if still else str(path), visible=not still),
@@ -176,7 +201,11 @@ class VideoTab:
 
     def stopped(self):
         """After a stop the form and the last preview's place are ready for the next try."""
-        return view("Stopped. Change what you like and generate again."), gr.Button(interactive=True), gr.Button(interactive=False)
+        return (
+            view("Stopped. Change what you like and generate again."),
+            gr.Button(interactive=True),
+            gr.Button(interactive=False),
+        )
 
     async def text_to_video(
         self,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from core import HaploOmni  # noqa: E402
+from core import HaploOmni
 
 MEDIA = Path(__file__).resolve().parent / "media"
 

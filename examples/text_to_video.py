@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from core import DenoiseStep, GeneratedVideo, HaploOmni  # noqa: E402
+from core import DenoiseStep, GeneratedVideo, HaploOmni
 
 
 def main(prompt: str = "a red circle moving left on a black background", path: str = "outputs/clip.mp4") -> None:

@@ -31,7 +31,7 @@ def is_right(kind: str, key: str, answer: str) -> bool:
         return said == key.lower().rstrip(".! ")
     if kind == "yes_no":
         return said.startswith(key)
-    return f" {said} ".endswith(f" {key} ") or f" {key} " in f" {said} " and kind == "count"
+    return f" {said} ".endswith(f" {key} ") or (f" {key} " in f" {said} " and kind == "count")
 
 
 def _medium(scene: Scene, clip: bool) -> dict:

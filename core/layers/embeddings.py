@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from diffusers.models.embeddings import get_3d_sincos_pos_embed, get_timestep_embedding
 from torch import Tensor, nn
 

@@ -70,7 +70,13 @@ class MultimodalAdaLN(nn.Module):
         else:
             seen = x
             normed = F.layer_norm(x, x.shape[-1:], self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
-        latent, condition = self.indicator(F.silu(seen)).softmax(-1).to(x.dtype).split(1, dim=-1)  # (B, S, 1) each
-        sets = zip(self.SSG_L.to(x.dtype), self.SSG_C.to(x.dtype), strict=True)
-        shift, scale, gate = (latent * of_latent + condition * of_condition for of_latent, of_condition in sets)
+        shift, scale, gate = self._mix(self.indicator(F.silu(seen)).softmax(-1).to(x.dtype))
         return Modulated(normed * (1 + scale) + shift, gate)
+
+    def _mix(self, switch: Tensor) -> tuple[Tensor, ...]:
+        """Shift, scale and gate [B, S, D] from switch scores [B, S, 2] (latent, condition)."""
+        sets = torch.stack([self.SSG_L, self.SSG_C]).to(switch.dtype)  # (2, 3, D)
+        if torch.is_grad_enabled():  # one matrix product has the cheaper backward; it rounds differently
+            return (switch @ sets.flatten(1)).chunk(3, dim=-1)
+        latent, condition = switch.split(1, dim=-1)  # (B, S, 1) each
+        return tuple(latent * of_latent + condition * of_condition for of_latent, of_condition in zip(*sets, strict=True))

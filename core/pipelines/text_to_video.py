@@ -65,7 +65,9 @@ class VideoRequest:
         if not 1 <= self.num_inference_steps <= MAX_STEPS:
             raise RequestError(f"{self.num_inference_steps} steps are not possible; choose 1 to {MAX_STEPS}.")
         if not (math.isfinite(self.guidance_scale) and 1.0 <= self.guidance_scale <= MAX_GUIDANCE):
-            raise RequestError(f"A guidance scale of {self.guidance_scale:g} is not possible; choose 1 (none) to {MAX_GUIDANCE:g}.")
+            raise RequestError(
+                f"A guidance scale of {self.guidance_scale:g} is not possible; choose 1 (none) to {MAX_GUIDANCE:g}."
+            )
         if not 0 <= self.seed <= MAX_SEED:
             raise RequestError(f"The seed {self.seed} is not possible; choose 0 to {MAX_SEED}.")
 

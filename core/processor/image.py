@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import BatchFeature, BaseImageProcessor
+from transformers import BaseImageProcessor, BatchFeature
 from transformers.image_processing_utils import select_best_resolution
 
 CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]

@@ -58,7 +58,9 @@ class HaploOmniProcessor(ProcessorMixin):
         Raises:
             CheckpointError: a file is missing or is not what it should be.
         """
-        hub = {key: kwargs[key] for key in ("cache_dir", "revision", "token", "local_files_only", "force_download") if key in kwargs}
+        hub = {
+            key: kwargs[key] for key in ("cache_dir", "revision", "token", "local_files_only", "force_download") if key in kwargs
+        }
 
         def read(name: str) -> dict[str, Any]:
             try:

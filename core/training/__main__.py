@@ -56,9 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.part == "autoencoder":
         return 0
     rows = {f.name: max(1, round(f.default * options.rows)) for f in fields(Recipe) if f.name.endswith("_rows")}
-    recipe = Recipe(
-        steps=options.steps, lr=options.lr, seed=options.seed, clips=options.clips, stills=options.stills, **rows
-    )
+    recipe = Recipe(steps=options.steps, lr=options.lr, seed=options.seed, clips=options.clips, stills=options.stills, **rows)
     tokenizer = build_tokenizer()
     trainer = Trainer(options.out / "model", tokenizer, vae, recipe, device)
     model = trainer.train() if options.part != "export" else trainer.averaged()

@@ -63,7 +63,7 @@ class SceneObject:
 
     @property
     def size(self) -> str:
-        """"big" or "small"."""
+        """ "big" or "small"."""
         return "big" if self.radius >= BIG_RADIUS else "small"
 
 

@@ -21,12 +21,12 @@ class Exchange:
 
 
 def article(word: str) -> str:
-    """"a" or "an"."""
+    """ "a" or "an"."""
     return ARTICLES.get(word, "a")
 
 
 def name(item: SceneObject, size: bool = False) -> str:
-    """"a red circle" or "a big red circle"."""
+    """ "a red circle" or "a big red circle"."""
     words = [item.size, item.colour, item.shape] if size else [item.colour, item.shape]
     return f"{article(words[0])} {' '.join(words)}"
 
@@ -50,12 +50,12 @@ MOVES = {
 
 
 def listing(items: list[str]) -> str:
-    """"a, b and c"."""
+    """ "a, b and c"."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
 def caption(scene: Scene, clip: bool, size: bool = False) -> str:
-    """"a red circle moving left on a black background"; several objects stand in order from left to right."""
+    """ "a red circle moving left on a black background"; several objects stand in order from left to right."""
     items = sorted(scene.objects, key=lambda item: item.x)
     text = listing([name(item, size) for item in items])
     if clip and len(items) == 1:
@@ -179,7 +179,10 @@ WHO = (
 CAN = "I can answer questions about pictures and clips of simple shapes, and make clips of them from text."
 CANNOT = "I do not know photos, people, facts or long talks. I was trained on simple shapes only."
 SMALL_TALK: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("Hello", "Hi", "Hello!", "Hi!", "Hey", "Good morning", "hello", "hi"), "Hello! Show me a picture or a clip of simple shapes."),
+    (
+        ("Hello", "Hi", "Hello!", "Hi!", "Hey", "Good morning", "hello", "hi"),
+        "Hello! Show me a picture or a clip of simple shapes.",
+    ),
     (("Who are you?", "What are you?", "What is your name?", "who are you?", "Tell me about yourself."), WHO),
     (("What can you do?", "Help", "help", "How can you help me?", "What do you do?"), CAN),
     (("What can you not do?", "What do you not know?", "What are your limits?", "Can you recognise photos?"), CANNOT),
@@ -211,7 +214,9 @@ def prompt(scene: Scene, rng: random.Random, clip: bool) -> str:
     else:
         motion = ""
     ground = rng.choice((f" on a {scene.background} background",) * 4 + (f" on {scene.background}", ""))
-    text = rng.choice((f"{thing}{motion}{ground}", f"{thing}{ground}{motion}")) if rng.random() < 0.3 else f"{thing}{motion}{ground}"
+    text = (
+        rng.choice((f"{thing}{motion}{ground}", f"{thing}{ground}{motion}")) if rng.random() < 0.3 else f"{thing}{motion}{ground}"
+    )
     text = text.removeprefix("a ") if rng.random() < 0.1 else text
     text = f"{text[0].upper()}{text[1:]}" if rng.random() < 0.3 else text
     return f"{text}." if rng.random() < 0.2 else text

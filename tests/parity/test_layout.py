@@ -80,7 +80,9 @@ def implied_parameters() -> int:
 
     def block(width, heads, groups, hidden, layer_norm, qk_norm):
         head = width // heads
-        attention = width * heads * head + heads * head + 2 * (width * groups * head + groups * head) + width * heads * head + width
+        attention = (
+            width * heads * head + heads * head + 2 * (width * groups * head + groups * head) + width * heads * head + width
+        )
         mlp = 2 * (width * hidden + hidden) + hidden * width + width
         norms = 2 * (width * (1 + layer_norm) + 6 * width + 2 * width + 2)
         return attention + mlp + norms + (4 * head if qk_norm else 0)

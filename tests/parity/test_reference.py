@@ -67,9 +67,7 @@ def test_cached_decoding_equals_uncached(variant, name, reference_model, referen
 def test_left_padded_batch(variant, name, reference_model, reference_cases):
     _, expected = reference_cases(variant)[name]
     with torch.no_grad():
-        logits = reference_model(variant)(
-            input_ids=expected["input_ids"], attention_mask=expected["attention_mask"]
-        ).logits
+        logits = reference_model(variant)(input_ids=expected["input_ids"], attention_mask=expected["attention_mask"]).logits
     real = expected["attention_mask"].bool()
     assert largest(logits[real], expected["logits"][real]) <= 1e-4
 
