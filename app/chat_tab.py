@@ -42,7 +42,8 @@ def kind_of(path: str) -> str:
     if suffix in IMAGE_SUFFIXES:
         return "image"
     raise MediaError(
-        f"'{Path(path).name}' is neither a picture nor a clip; pictures: {', '.join(FORMATS)}; clips: MP4, MOV, WebM, MKV, AVI, GIF."
+        f"'{Path(path).name}' is neither a picture nor a clip; "
+        f"pictures: {', '.join(FORMATS)}; clips: MP4, MOV, WebM, MKV, AVI, GIF.\"
     )
 
 

@@ -25,7 +25,14 @@ _HOMES = {
     "DenoiseStep": "core.pipelines",
     "GeneratedVideo": "core.pipelines",
 }
-__all__ = list(_HOMES)
+__all__ = [
+    "DenoiseStep",
+    "GeneratedVideo",
+    "HaploOmni",
+    "HaploOmniConfig",
+    "HaploOmniForConditionalGeneration",
+    "HaploOmniProcessor",
+]
 
 
 def __getattr__(name: str) -> Any:

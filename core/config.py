@@ -183,7 +183,7 @@ class HaploOmniConfig(PreTrainedConfig):
         """Blocks of all three parts."""
         return sum(self.part(name).num_hidden_layers for name in ("pre", "base", "post"))
 
-    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:  # noqa: ARG002
         """What sizes key-value caches: this configuration with the layers of all three parts counted."""
         if not decoder:
             return self

@@ -28,7 +28,12 @@ PICTURES = {
     "heart": scene("navy", item("pink", "heart", 0.5, 0.5, 0.3)),
     "star": scene("black", item("yellow", "star", 0.35, 0.6, 0.27)),
     "ring": scene("brown", item("white", "ring", 0.6, 0.4, 0.28)),
-    "three": scene("gray", item("red", "circle", 0.22, 0.3, 0.15), item("blue", "square", 0.55, 0.7, 0.16), item("green", "triangle", 0.8, 0.28, 0.15)),
+    "three": scene(
+        "gray",
+        item("red", "circle", 0.22, 0.3, 0.15),
+        item("blue", "square", 0.55, 0.7, 0.16),
+        item("green", "triangle", 0.8, 0.28, 0.15),
+    ),
 }  # fmt: skip
 CLIPS = {
     "circle_left": scene("black", item("red", "circle", 0.5, 0.5, 0.2, "left", 0.5)),

@@ -77,3 +77,19 @@ def reference_cases():
         return loaded[variant]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def served(bundled, tmp_path_factory):
+    """(url, engine) of a running page."""
+    from app.engine import Engine
+    from app.launch import serve
+    from app.settings import Settings
+    from app.storage import Storage
+
+    engine = Engine(bundled)
+    storage = Storage(str(tmp_path_factory.mktemp("outputs")))
+    page = serve(engine, storage, Settings(), 0)
+    yield page.local_url, engine
+    page.close(verbose=False)
+    engine.close()

@@ -169,7 +169,8 @@ def _check_context(omni: HaploOmni, ids: list[list[int]], shape: tuple[int, ...]
         raise PromptError(f"The prompt takes {text} tokens; at most {limit // 2} fit. Please shorten it.")
     if text + 1 + noise > limit:
         raise RequestError(
-            f"The clip takes {text + 1 + noise} tokens but the model's context holds {limit}; choose a smaller size or fewer frames."
+            f"The clip takes {text + 1 + noise} tokens but the model's context holds {limit}; "
+            "choose a smaller size or fewer frames."
         )
 
 
