@@ -43,7 +43,7 @@ def kind_of(path: str) -> str:
         return "image"
     raise MediaError(
         f"'{Path(path).name}' is neither a picture nor a clip; "
-        f"pictures: {', '.join(FORMATS)}; clips: MP4, MOV, WebM, MKV, AVI, GIF.\"
+        f"pictures: {', '.join(FORMATS)}; clips: MP4, MOV, WebM, MKV, AVI, GIF."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def write_clip(frames: np.ndarray, path: str | Path, fps: int = 8, recipe: dict[
     except OSError as error:
         raise MediaError(f"The clip could not be written to {path.parent}: is the disk full or the folder closed?") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return path
 
 
@@ -61,5 +63,6 @@ def write_image(frame: np.ndarray, path: str | Path, recipe: dict[str, Any] | No
     except OSError as error:
         raise MediaError(f"The picture could not be written to {path.parent}: is the disk full or the folder closed?") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return path

@@ -50,18 +50,18 @@ def plan_grid(
     rows, columns = best_height // tile_size * patches_per_side, best_width // tile_size * patches_per_side
     top, bottom, left, right = 0, rows, 0, columns
     if width / height > columns / rows:
-        kept = int(round(height * (columns / width), 7))
+        kept = max(1, int(round(height * (columns / width), 7)))
         top = (rows - kept) // 2
         bottom = rows - top
     else:
-        kept = int(round(width * (rows / height), 7))
+        kept = max(1, int(round(width * (rows / height), 7)))
         left = (columns - kept) // 2
         right = columns - left
     out_height, out_width = bottom - top, right - left
     if max_tiles is not None:
         ratio = math.sqrt(out_height * out_width / (max_tiles * patches_per_side**2))
         if ratio > SHRINK_ABOVE:
-            out_height, out_width = int(out_height // ratio), int(out_width // ratio)
+            out_height, out_width = max(1, int(out_height // ratio)), max(1, int(out_width // ratio))
     return GridPlan(rows, columns, top, bottom, left, right, out_height, out_width, newline)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler
 
-from core.errors import CheckpointError, HaploOmniError
+from core.errors import CheckpointError, ConfigError, HaploOmniError
 from core.model.modeling import HaploOmniForConditionalGeneration
 from core.processor import HaploOmniProcessor
 from core.weights.resolve import RELEASED_VAE, resolve_checkpoint, verify_checkpoint, verify_safetensors
@@ -51,6 +51,8 @@ def load_checkpoint(
     try:
         model = HaploOmniForConditionalGeneration.from_pretrained(folder, dtype=dtype)
         processor = HaploOmniProcessor.from_pretrained(folder)
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / 'config.json'} describes no possible model: {error}") from error
     except HaploOmniError:
         raise
     except Exception as error:
