@@ -34,7 +34,7 @@ def test_scenes_stay_inside_and_repeat():
         assert scene == sample_scene(random.Random(seed), count=1 + seed % 4, motion="still" if seed % 4 else None)
         frames = render(scene, 96, 96, 9)
         border = np.concatenate([frames[:, 0], frames[:, -1], frames[:, :, 0], frames[:, :, -1]], axis=1)
-        assert np.abs(border.astype(int) - np.asarray(scene.background_rgb)).max() == 0
+        assert np.abs(border.astype(int) - np.asarray(scene.background_rgb)).max() <= 12  # at most the rim of an anti-aliased edge
         assert len(scene.objects) == 1 + seed % 4
 
 
@@ -96,12 +96,12 @@ def test_losses_on_a_fresh_model(small):
     device = torch.device("cpu")
     batch = talk_batch(sentences, random.Random(0), rows=2, length=128, clip=False)
     loss = next_token_loss(model, batch, device)
-    assert abs(float(loss) - np.log(len(sentences.tokenizer))) < 1.0, "a fresh model knows nothing"
+    assert abs(loss.item() - np.log(len(sentences.tokenizer))) < 1.0, "a fresh model knows nothing"
     scene = sample_scene(random.Random(0))
     latents = torch.randn(4, 3, 16, 4, 4)
     noise = noise_batch(sentences, random.Random(0), latents, [scene] * 4, rows=4, text_length=32, clip=True)
     mse = diffusion_loss(model, build_scheduler(), noise, torch.Generator().manual_seed(0), device)
-    assert 0.5 < float(mse) < 2.0, "predicting nothing misses a velocity of unit variance"
+    assert 0.5 < mse.item() < 2.0, "predicting nothing misses a velocity of unit variance"
     (loss + mse).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
