@@ -156,10 +156,15 @@ class ChatTab:
         clip = [self.frames, self.start, self.end]
         answer = [self.length, self.temperature, self.top_p, self.top_k, self.penalty, self.seed]
         outputs = [self.chatbot, self.turns, self.box, self.status]
-        private = {"show_progress": "hidden", "api_visibility": "private"}
+        private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         sent = self.box.submit(self.send, [self.box, self.turns, *clip, *answer], outputs, **private)
         asked = self.again.click(self.ask_again, [self.turns, *answer], outputs, **private)
-        ready = {"fn": self.ready, "inputs": [self.turns], "outputs": [self.chatbot, self.box, self.status], **private}
+        ready: dict[str, Any] = {
+            "fn": self.ready,
+            "inputs": [self.turns],
+            "outputs": [self.chatbot, self.box, self.status],
+            **private,
+        }
         self.box.stop(cancels=[sent, asked], **ready)
         self.undo.click(self.undo_last, [self.turns], outputs, cancels=[sent, asked], queue=False, **private)
         for clearing in (self.clear.click, self.chatbot.clear):
@@ -238,7 +243,7 @@ class ChatTab:
         except HaploOmniError as error:
             raise gr.Error(sentence(error), print_exception=False) from None
         text = ""
-        settings = {"max_new_tokens": max_new_tokens, "temperature": temperature}
+        settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature}
         async for event in self.engine.stream(lambda omni: omni.chat([turn], **settings)):
             if isinstance(event, Progress):
                 text += event.value

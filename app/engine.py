@@ -34,7 +34,7 @@ class Engine:
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[HaploOmni], Iterator[Any]], listen: Callable[[Event], None]) -> Job:
+    def submit(self, work: Callable[[HaploOmni], Iterator[Any]], listen: Callable[[Event], object]) -> Job:
         """Queue ``work(omni)``; ``listen`` is called from the engine's thread.
 
         Raises:

@@ -51,7 +51,7 @@ class Job:
     """One piece of work: ``work()`` gives an iterator whose items are steps; ``listen`` receives every event."""
 
     work: Callable[[], Iterator[Any]]
-    listen: Callable[[Event], None]
+    listen: Callable[[Event], object]
     state: State = State.QUEUED
     started_s: float = 0.0
     _stop: threading.Event = field(default_factory=threading.Event)

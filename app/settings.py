@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def read_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str] 
     environ = os.environ if environ is None else environ
     parser = build_parser()
     given = vars(parser.parse_args(sys.argv[1:] if argv is None else argv))
-    values = {}
+    values: dict[str, Any] = {}
     for field in fields(Settings):
         value, variable = given[field.name], f"HAPLO_{field.name.upper()}"
         if value is None and variable in environ:

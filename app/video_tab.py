@@ -118,7 +118,7 @@ class VideoTab:
             self.fresh,
         ]
         outputs = [self.preview, self.result, self.picture, self.recipe, self.again, self.used_seed, self.generate, self.stop]
-        private = {"show_progress": "hidden", "api_visibility": "private"}
+        private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         made = gr.on([self.generate.click, self.prompt.submit], self.make, form, outputs, **private)
         self.stop.click(self.stopped, None, [self.preview, self.generate, self.stop], cancels=[made], queue=False, **private)
         self.dice.click(lambda: (secrets.randbelow(MAX_SEED + 1), False), None, [self.seed, self.fresh], queue=False, **private)

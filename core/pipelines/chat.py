@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -145,11 +145,12 @@ def decode_steps(omni: HaploOmni, inputs: BatchFeature, sampling: Sampling, most
     stops = model.generation_config.eos_token_id
     stops = {stops} if isinstance(stops, int) else set(stops or ())
     cache = DynamicCache()
-    given = {
+    given: dict[str, Any] = {
         key: [clip.to(omni.device) for clip in value] if isinstance(value, list) else value.to(omni.device)
         for key, value in inputs.items()
     }
-    ids, mask = given["input_ids"], given["attention_mask"]
+    ids: torch.Tensor = given["input_ids"]
+    mask: torch.Tensor = given["attention_mask"]
     for _ in range(most):
         with torch.no_grad():
             output = model(**given, past_key_values=cache, logits_to_keep=1)

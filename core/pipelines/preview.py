@@ -43,7 +43,7 @@ def fit_latent_rgb(pairs: list[tuple[Tensor, Tensor]]) -> tuple[LatentRGB, float
     """
     latents, colours = [], []
     for z, clip in pairs:
-        small = F.adaptive_avg_pool2d(clip.transpose(0, 1), z.shape[-2:])  # (T, 3, h, w)
+        small = F.adaptive_avg_pool2d(clip.transpose(0, 1), (z.shape[-2], z.shape[-1]))  # (T, 3, h, w)
         groups = [small[0]]
         for k in range(z.shape[1] - 1):
             first = 1 + TEMPORAL_COMPRESSION * k

@@ -126,6 +126,7 @@ def text_to_video(
     ids = [generation_ids(omni, text) for text in texts]
     shape = latent_shape(request)
     _check_context(omni, ids, shape)
+    denoiser: PlainDenoiser | PrefixDenoiser
     if plain:
         denoiser = PlainDenoiser(omni.model, ids, request.guidance_scale, omni.processor.tokenizer.pad_token_id)
     else:

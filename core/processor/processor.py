@@ -47,7 +47,7 @@ class HaploOmniProcessor(ProcessorMixin):
         image_newline: bool = True,
     ) -> None:
         self.image_processor, self.video_processor, self.tokenizer = image_processor, video_processor, tokenizer
-        self.chat_template = chat_template or tokenizer.chat_template
+        self.chat_template: str = chat_template or str(tokenizer.chat_template)
         self.image_token, self.video_token = image_token, video_token
         self.num_image_tokens, self.max_tiles, self.image_newline = num_image_tokens, max_tiles, image_newline
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import urllib.request
 
 import pytest
@@ -171,3 +172,26 @@ def test_nothing_is_asked_of_other_hosts(browser, served):
     page.wait_for_timeout(500)
     assert hosts == {served[0].split("/")[2]}
     context.close()
+
+
+def test_a_long_answer_can_be_stopped(page, served, bundled, monkeypatch):
+    def endless(messages, **_):
+        for _ in range(600):
+            time.sleep(0.05)
+            yield "word "
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bundled, "chat", endless)
+        ask(page, "images", "Talk without end.")
+        expect(answers(page, "images")).to_contain_text("word word word")
+        page.click("#images-box button.stop-button")
+        expect(page.locator("#images-status")).to_have_text("Stopped.")
+        for _ in range(400):
+            if not served[1].busy:
+                break
+            page.wait_for_timeout(25)
+        assert not served[1].busy, "the engine is free"
+        expect(answers(page, "images")).to_contain_text("word word word")
+    ask(page, "images", "Who are you?")
+    expect(answers(page, "images")).to_have_count(2)
+    expect(answers(page, "images").last).not_to_contain_text("word")

@@ -34,7 +34,9 @@ def test_scenes_stay_inside_and_repeat():
         assert scene == sample_scene(random.Random(seed), count=1 + seed % 4, motion="still" if seed % 4 else None)
         frames = render(scene, 96, 96, 9)
         border = np.concatenate([frames[:, 0], frames[:, -1], frames[:, :, 0], frames[:, :, -1]], axis=1)
-        assert np.abs(border.astype(int) - np.asarray(scene.background_rgb)).max() <= 12  # at most the rim of an anti-aliased edge
+        assert (
+            np.abs(border.astype(int) - np.asarray(scene.background_rgb)).max() <= 12
+        )  # at most the rim of an anti-aliased edge
         assert len(scene.objects) == 1 + seed % 4
 
 
