@@ -157,7 +157,7 @@ def decode_steps(omni: HaploOmni, inputs: BatchFeature, sampling: Sampling, most
             scores = output.logits[:, -1].float().cpu()
         if not bool(torch.isfinite(scores).all()):
             raise NumericalError("The model gave scores that are no numbers; try bfloat16 or float32.")
-        scores = chain(ids.cpu(), scores)
+        scores = chain(ids.cpu(), scores)  # type: ignore[arg-type]
         if sampling.temperature > 0:
             token = torch.multinomial(scores.softmax(-1), 1, generator=generator)
         else:

@@ -47,7 +47,7 @@ def load_checkpoint(
     verify_checkpoint(folder)
     own = (folder / "vae").is_dir()
     vae_folder = folder if vae is None and own else resolve_checkpoint(vae or RELEASED_VAE, ["vae/*", "scheduler/*"])
-    autoencoder, scheduler = _load_diffusion_parts(vae_folder)
+    autoencoder, scheduler = _load_diffusion_parts(vae_folder, torch.float32 if device.type == "cpu" else dtype)
     try:
         model = HaploOmniForConditionalGeneration.from_pretrained(folder, dtype=dtype)
         processor = HaploOmniProcessor.from_pretrained(folder)
@@ -61,11 +61,11 @@ def load_checkpoint(
     profile = json.loads((profile_file if profile_file.is_file() else RELEASED_PROFILE).read_text(encoding="utf-8"))
     preview_file = vae_folder / "preview.json"
     preview = json.loads(preview_file.read_text(encoding="utf-8")) if preview_file.is_file() else None
-    autoencoder.to(device=device, dtype=torch.float32 if device.type == "cpu" else dtype)
-    return LoadedCheckpoint(folder, model.to(device).eval(), processor, autoencoder.eval(), scheduler, profile, preview)
+    autoencoder = autoencoder.to(device).eval()
+    return LoadedCheckpoint(folder, model.to(device).eval(), processor, autoencoder, scheduler, profile, preview)
 
 
-def _load_diffusion_parts(folder: Path) -> tuple[AutoencoderKLCogVideoX, CogVideoXDDIMScheduler]:
+def _load_diffusion_parts(folder: Path, dtype: torch.dtype) -> tuple[AutoencoderKLCogVideoX, CogVideoXDDIMScheduler]:
     weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
     for file in (folder / "vae" / "config.json", weights, folder / "scheduler" / "scheduler_config.json"):
         if not file.is_file():
@@ -73,7 +73,12 @@ def _load_diffusion_parts(folder: Path) -> tuple[AutoencoderKLCogVideoX, CogVide
     verify_safetensors(weights)
     try:
         vae, info = AutoencoderKLCogVideoX.from_pretrained(
-            folder, subfolder="vae", use_safetensors=True, output_loading_info=True, low_cpu_mem_usage=False
+            folder,
+            subfolder="vae",
+            torch_dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            low_cpu_mem_usage=False,
         )
         scheduler = CogVideoXDDIMScheduler.from_pretrained(folder, subfolder="scheduler")
     except Exception as error:
