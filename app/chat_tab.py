@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import gradio as gr
 from gradio.data_classes import FileData
 
 from app.engine import Engine
-from app.errors import BusyError, sentence
+from app.errors import sentence
 from app.jobs import Ended, Progress, State, Waiting
 from core.errors import HaploOmniError, MediaError, PromptError
 from core.media import probe_video, read_image
@@ -198,24 +199,25 @@ class ChatTab:
         yield shown(turns), turns, busy_box, "Reading…"
         text, painted = "", 0.0
         try:
-            async for event in self.engine.stream(lambda omni: omni.chat(turns, **sampling(answer))):
-                if isinstance(event, Waiting):
-                    yield gr.skip(), gr.skip(), gr.skip(), f"Waiting for {event.ahead} other job{'s' * (event.ahead != 1)}…"
-                elif isinstance(event, Progress):
-                    text += event.value
-                    if time.monotonic() - painted >= UPDATE_S:
-                        painted = time.monotonic()
-                        now = [*turns, {"role": "assistant", "content": text}]
-                        yield shown(now), now, gr.skip(), "Answering…"
-                elif isinstance(event, Ended) and event.state is State.FAILED and event.error is not None:
-                    raise event.error
-                elif event is None:
-                    yield gr.skip(), gr.skip(), gr.skip(), gr.skip()
+            async with aclosing(self.engine.stream(lambda omni: omni.chat(turns, **sampling(answer)))) as events:
+                async for event in events:
+                    if isinstance(event, Waiting):
+                        yield gr.skip(), gr.skip(), gr.skip(), f"Waiting for {event.ahead} other job{'s' * (event.ahead != 1)}…"
+                    elif isinstance(event, Progress):
+                        text += event.value
+                        if time.monotonic() - painted >= UPDATE_S:
+                            painted = time.monotonic()
+                            now = [*turns, {"role": "assistant", "content": text}]
+                            yield shown(now), now, gr.skip(), "Answering…"
+                    elif isinstance(event, Ended) and event.state is State.FAILED and event.error is not None:
+                        raise event.error
+                    elif event is None:
+                        yield gr.skip(), gr.skip(), gr.skip(), gr.skip()
         except Exception as error:
-            said = "" if isinstance(error, BusyError) else sentence(error)
+            said = sentence(error)
             box = gr.MultimodalTextbox(value=message, submit_btn=True, stop_btn=False)
             yield shown(before), before, box, ""
-            raise gr.Error(said or str(error), print_exception=False) from None
+            raise gr.Error(said, print_exception=False) from None
         done = [*turns, {"role": "assistant", "content": text or "(no words)"}]
         yield shown(done), done, gr.MultimodalTextbox(submit_btn=True, stop_btn=False), ""
 
@@ -244,11 +246,12 @@ class ChatTab:
             raise gr.Error(sentence(error), print_exception=False) from None
         text = ""
         settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature}
-        async for event in self.engine.stream(lambda omni: omni.chat([turn], **settings)):
-            if isinstance(event, Progress):
-                text += event.value
-            elif isinstance(event, Ended) and event.error is not None:
-                raise gr.Error(sentence(event.error), print_exception=False) from None
+        async with aclosing(self.engine.stream(lambda omni: omni.chat([turn], **settings))) as events:
+            async for event in events:
+                if isinstance(event, Progress):
+                    text += event.value
+                elif isinstance(event, Ended) and event.error is not None:
+                    raise gr.Error(sentence(event.error), print_exception=False) from None
         return text
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from app.errors import BusyError
@@ -51,14 +51,18 @@ class Engine:
             self._wake.notify()
         return job
 
-    async def stream(self, work: Callable[[HaploOmni], Iterator[Any]]) -> AsyncIterator[Event | None]:
+    async def stream(self, work: Callable[[HaploOmni], Iterator[Any]]) -> AsyncGenerator[Event | None, None]:
         """Run a job and relay its events into an async handler; None is a heartbeat.
 
         However the handler ends (stop, error, a closed browser), the job is cancelled and frees the engine within a
-        step.
+        step. Read it inside ``contextlib.aclosing``. A full queue is a failed job like any other.
         """
         loop, events = asyncio.get_running_loop(), asyncio.Queue[Event]()
-        job = self.submit(work, lambda event: loop.call_soon_threadsafe(events.put_nowait, event))
+        try:
+            job = self.submit(work, lambda event: loop.call_soon_threadsafe(events.put_nowait, event))
+        except BusyError as error:
+            yield Ended(State.FAILED, error)
+            return
         try:
             while True:
                 try:

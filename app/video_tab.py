@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from typing import Any
 
 import gradio as gr
@@ -150,19 +151,20 @@ class VideoTab:
             "seed": None if fresh else seed,
         }
         try:
-            async for event in self.engine.stream(lambda omni: self._work(omni, prompt, negative, form)):
-                if isinstance(event, Waiting):
-                    last = {**last, "text": f"Waiting for {event.ahead} other job{'s' * (event.ahead != 1)}…"}
-                    yield last, *nothing, gr.skip(), gr.skip(), *running
-                elif isinstance(event, Progress) and isinstance(event.value, dict):
-                    last = event.value
-                    yield last, *nothing, gr.skip(), gr.skip(), *running
-                elif isinstance(event, Progress):
-                    yield *self._finished(event.value, last), *idle
-                elif isinstance(event, Ended) and event.state is State.FAILED and event.error is not None:
-                    raise event.error
-                elif event is None:
-                    yield (gr.skip(),) * 8
+            async with aclosing(self.engine.stream(lambda omni: self._work(omni, prompt, negative, form))) as events:
+                async for event in events:
+                    if isinstance(event, Waiting):
+                        last = {**last, "text": f"Waiting for {event.ahead} other job{'s' * (event.ahead != 1)}…"}
+                        yield last, *nothing, gr.skip(), gr.skip(), *running
+                    elif isinstance(event, Progress) and isinstance(event.value, dict):
+                        last = event.value
+                        yield last, *nothing, gr.skip(), gr.skip(), *running
+                    elif isinstance(event, Progress):
+                        yield *self._finished(event.value, last), *idle
+                    elif isinstance(event, Ended) and event.state is State.FAILED and event.error is not None:
+                        raise event.error
+                    elif event is None:
+                        yield (gr.skip(),) * 8
         except Exception as error:
             said = sentence(error)
             yield view(said), *hidden, *idle
@@ -228,11 +230,12 @@ class VideoTab:
             "seed": seed,
         }
         path = ""
-        async for event in self.engine.stream(lambda omni: self._work(omni, prompt, negative_prompt, form)):
-            if isinstance(event, Progress) and isinstance(event.value, tuple):
-                path = str(event.value[0])
-            elif isinstance(event, Ended) and event.error is not None:
-                raise gr.Error(sentence(event.error), print_exception=False) from None
+        async with aclosing(self.engine.stream(lambda omni: self._work(omni, prompt, negative_prompt, form))) as events:
+            async for event in events:
+                if isinstance(event, Progress) and isinstance(event.value, tuple):
+                    path = str(event.value[0])
+                elif isinstance(event, Ended) and event.error is not None:
+                    raise gr.Error(sentence(event.error), print_exception=False) from None
         return path
 
 
