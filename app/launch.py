@@ -90,7 +90,7 @@ def serve(engine: Engine, storage: Storage, settings: Settings, port: int) -> gr
 
     from app.guard import Guard
     from app.page import build_page
-    from app.theme import CSS, theme
+    from app.theme import CSS, HEAD, theme
 
     page = build_page(engine, storage)
     page.queue(max_size=64, api_open=False, default_concurrency_limit=32)
@@ -100,6 +100,7 @@ def serve(engine: Engine, storage: Storage, settings: Settings, port: int) -> gr
         share=settings.share,
         theme=theme(),
         css=CSS,
+        head=HEAD,
         ssr_mode=False,
         pwa=False,
         show_error=False,

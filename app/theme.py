@@ -18,7 +18,6 @@ def theme() -> gr.themes.Base:
 
 
 CSS = """
-.gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
 #header h1 { margin: 0.2em 0 0.1em; font-size: 1.7em; }
 #header p { margin: 0.15em 0; color: var(--body-text-color-subdued); }
 #weights { border-left: 3px solid var(--color-accent); padding: 0.35em 0.8em; border-radius: 4px;
@@ -36,8 +35,15 @@ CSS = """
 #preview .bar div { height: 100%; background: var(--color-accent); transition: width 0.2s; }
 #preview figcaption { font-size: 0.9em; color: var(--body-text-color-subdued); min-height: 1.4em; }
 #seed-row button { min-width: 3em; }
-@media (max-width: 640px) {
-  .gradio-container { padding: 8px !important; }
-  #header h1 { font-size: 1.35em; }
-}
 """
+
+# rules above the page's own root, which Gradio's css= cannot reach
+HEAD = """<style>
+.gradio-container { max-width: 1180px; margin: 0 auto; }
+@media (max-width: 640px) {
+  .gradio-container .main.fillable { padding: 8px !important; }
+  .gradio-container .tab-container button { padding: 0 7px !important; font-size: 13px !important; }
+  .gradio-container #header h1 { font-size: 1.35em; }
+  .gradio-container #weights { font-size: 0.8em; }
+}
+</style>"""
