@@ -166,7 +166,8 @@ class ChatTab:
             "outputs": [self.chatbot, self.box, self.status],
             **private,
         }
-        self.box.stop(cancels=[sent, asked], **ready)
+        # the words come after the cancel, so that no late piece can overwrite them
+        self.box.stop(None, cancels=[sent, asked], queue=False).then(queue=False, **ready)
         self.undo.click(self.undo_last, [self.turns], outputs, cancels=[sent, asked], queue=False, **private)
         for clearing in (self.clear.click, self.chatbot.clear):
             clearing(self.clear_all, None, outputs, cancels=[sent, asked], queue=False, **private)

@@ -121,7 +121,9 @@ class VideoTab:
         outputs = [self.preview, self.result, self.picture, self.recipe, self.again, self.used_seed, self.generate, self.stop]
         private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         made = gr.on([self.generate.click, self.prompt.submit], self.make, form, outputs, **private)
-        self.stop.click(self.stopped, None, [self.preview, self.generate, self.stop], cancels=[made], queue=False, **private)
+        # the words come after the cancel, so that no late step can overwrite them
+        stopping = self.stop.click(None, cancels=[made], queue=False)
+        stopping.then(self.stopped, None, [self.preview, self.generate, self.stop], queue=False, **private)
         self.dice.click(lambda: (secrets.randbelow(MAX_SEED + 1), False), None, [self.seed, self.fresh], queue=False, **private)
         self.again.click(lambda seed: (seed, False), self.used_seed, [self.seed, self.fresh], queue=False, **private)
         gr.api(self.text_to_video, api_name="text_to_video")
@@ -130,7 +132,6 @@ class VideoTab:
 
     async def make(self, prompt, negative, height, width, frames, steps, guidance, seed, fresh) -> AsyncIterator[tuple]:
         """Generate a clip: previews while it denoises, the file at the end. The form stays as it is."""
-        nothing = (gr.skip(),) * 3
         running = (gr.Button(interactive=False), gr.Button(interactive=True))
         idle = (gr.Button(interactive=True), gr.Button(interactive=False))
         last = view("Starting…", ratio=(width or 1) / (height or 1))
@@ -155,10 +156,10 @@ class VideoTab:
                 async for event in events:
                     if isinstance(event, Waiting):
                         last = {**last, "text": f"Waiting for {event.ahead} other job{'s' * (event.ahead != 1)}…"}
-                        yield last, *nothing, gr.skip(), gr.skip(), *running
+                        yield last, *(gr.skip(),) * 7
                     elif isinstance(event, Progress) and isinstance(event.value, dict):
                         last = event.value
-                        yield last, *nothing, gr.skip(), gr.skip(), *running
+                        yield last, *(gr.skip(),) * 7
                     elif isinstance(event, Progress):
                         yield *self._finished(event.value, last), *idle
                     elif isinstance(event, Ended) and event.state is State.FAILED and event.error is not None:

@@ -97,8 +97,8 @@ def train_autoencoder(folder: Path, steps: int, seed: int = 0, lr: float = 2.5e-
         optimizer.zero_grad(set_to_none=True)
         if step % 10 == 0:
             psnr = float(-10 * torch.log10(mse / 4.0))
-            run.report(loss=float(loss), psnr_db=psnr)
-            bar.set_postfix(loss=f"{float(loss):.4f}", psnr=f"{psnr:.1f} dB")
+            run.report(loss=loss.item(), psnr_db=psnr)
+            bar.set_postfix(loss=f"{loss.item():.4f}", psnr=f"{psnr:.1f} dB")
     return vae
 
 
