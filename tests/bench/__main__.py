@@ -6,7 +6,6 @@ import argparse
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,22 +24,16 @@ def best(work: Callable[[], object], repeats: int) -> float:
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """How far the process's memory rises during ``work``."""
-    import psutil
+    """The most memory that tensors made during ``work`` held at once, from the allocator's own events."""
+    from torch.profiler import ProfilerActivity, profile
 
-    process, peak, stop = psutil.Process(), 0, threading.Event()
-    base = process.memory_info().rss
-
-    def watch() -> None:
-        nonlocal peak
-        while not stop.wait(0.002):
-            peak = max(peak, process.memory_info().rss - base)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    work()
-    stop.set()
-    watcher.join()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        work()
+    events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
     return peak
 
 
@@ -69,7 +62,7 @@ def bench_denoising(omni, repeats: int) -> list[str]:
         fast.predict(latents, 500), plain.predict(latents, 500)
         seconds = [best(lambda d=d, z=latents: d.predict(z, 500), repeats) for d in (fast, plain)]
         lines.append(row(f"denoising step, {label}", *(s * 1000 for s in seconds), "ms", "full sequence, dense mask"))
-        memory = [peak_bytes(lambda d=d, z=latents: [d.predict(z, 500) for _ in range(5)]) for d in (fast, plain)]
+        memory = [peak_bytes(lambda d=d, z=latents: d.predict(z, 500)) for d in (fast, plain)]
         lines.append(row(f"its peak memory, {label}", *(m / 2**20 for m in memory), "MiB", "full sequence, dense mask"))
     return lines
 
