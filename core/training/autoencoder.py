@@ -75,7 +75,7 @@ def autoencoder_loss(vae: AutoencoderKLCogVideoX, video: Tensor, weight: Tensor,
 
 
 def train_autoencoder(folder: Path, steps: int, seed: int = 0, lr: float = 2.5e-3, batch: int = 6) -> AutoencoderKLCogVideoX:
-    """Train from scratch or go on where the folder's state left off; the last fifth sees whole frames."""
+    """Train from scratch or go on where the folder's state left off; the last 15 % of the steps see whole frames."""
     torch.manual_seed(seed)
     vae = build_autoencoder()
     optimizer = torch.optim.AdamW(vae.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=1e-4)

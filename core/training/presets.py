@@ -6,7 +6,7 @@ from core.config import HaploOmniConfig
 
 
 def tiny_config(vocab_size: int, special: dict[str, int]) -> HaploOmniConfig:
-    """The small HaploOmni: the released architecture at 4.5M parameters; ``special`` maps special tokens to ids."""
+    """The small HaploOmni: the released architecture at 5.4M parameters; ``special`` maps special tokens to ids."""
     base = {
         "hidden_size": 192,
         "intermediate_size": 512,
