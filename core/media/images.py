@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from core.errors import MediaError
+from core.media.files import check_file
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MAX_FILE_BYTES = 20 * 2**20
@@ -28,13 +29,7 @@ def read_image(source: str | Path | Image.Image) -> Image.Image:
         return _to_rgb(source)
     path = Path(source)
     label = f"The image '{path.name}'"
-    if not path.is_file():
-        raise MediaError(f"{label} does not exist; please upload it again.")
-    size_bytes = path.stat().st_size
-    if size_bytes == 0:
-        raise MediaError(f"{label} is empty; please choose another file.")
-    if size_bytes > MAX_FILE_BYTES:
-        raise MediaError(f"{label} is {size_bytes / 2**20:.0f} MiB large; at most {MAX_FILE_BYTES // 2**20} MiB are read.")
+    check_file(path, label, MAX_FILE_BYTES)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

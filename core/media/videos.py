@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from core.errors import MediaError
+from core.media.files import check_file
 
 MAX_FILE_BYTES = 200 * 2**20
 MAX_DURATION_S = 600.0
@@ -59,13 +60,7 @@ def probe_video(source: str | Path) -> Clip:
 
     path = Path(source)
     label = f"The video '{path.name}'"
-    if not path.is_file():
-        raise MediaError(f"{label} does not exist; please upload it again.")
-    size_bytes = path.stat().st_size
-    if size_bytes == 0:
-        raise MediaError(f"{label} is empty; please choose another file.")
-    if size_bytes > MAX_FILE_BYTES:
-        raise MediaError(f"{label} is {size_bytes / 2**20:.0f} MiB large; at most {MAX_FILE_BYTES // 2**20} MiB are read.")
+    check_file(path, label, MAX_FILE_BYTES)
     with _open(path) as capture:
         if not capture.isOpened():
             raise MediaError(f"{label} is not a readable video; use MP4, MOV, WebM, MKV, AVI or GIF.")
