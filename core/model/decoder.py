@@ -57,12 +57,15 @@ class HaploOmniModel(nn.Module):
     def forward(self, embeds: Tensor, position_ids: Tensor, context: AttentionContext) -> Tensor:
         """[B, S, pre width] and position ids [B, S] -> last decoder states [B, S, post width]."""
         first, second = self.pre.num_hidden_layers, self.pre.num_hidden_layers + self.base.num_hidden_layers
-        hidden = self.pre_norm(embeds)
-        hidden = self._run(self.layers[:first], self.pre, hidden, position_ids, context)
-        hidden = self.pre_connector(hidden)
+        hidden = self.pre_connector(self.encode(embeds, position_ids, context))
         hidden = self._run(self.layers[first:second], self.base, hidden, position_ids, context)
         hidden = self.post_connector(self.norm(hidden))
         return self._run(self.layers[second:], self.post, hidden, position_ids, context)
+
+    def encode(self, embeds: Tensor, position_ids: Tensor, context: AttentionContext) -> Tensor:
+        """The pre-decoder alone: [B, S, pre width] -> [B, S, pre width]."""
+        layers = self.layers[: self.pre.num_hidden_layers]
+        return self._run(layers, self.pre, self.pre_norm(embeds), position_ids, context)
 
     def answer_states(self, hidden: Tensor) -> Tensor:
         """Last decoder states -> what lm_head reads: [B, S, base width]."""

@@ -23,10 +23,12 @@ from core.training.presets import tiny_config
 from core.training.run import Run, warmup_cosine
 from core.training.scenes import Scene, render, sample_scene
 from core.training.tokenizer import SPECIAL
+from core.training.vision import SightBatch, VisionProbe, sight_batch
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS = {"picture": 1.0, "clip": 0.6, "still": 0.5, "video": 1.0}
+WEIGHTS = {"picture": 1.0, "clip": 0.6, "still": 0.5, "video": 1.0, "sight": 0.25}
+Batch = TalkBatch | NoiseBatch | SightBatch
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,13 @@ class Recipe:
     steps: int = 3000
     lr: float = 2e-3
     warmup: int = 60
-    picture_rows: int = 16
+    picture_rows: int = 14
     picture_length: int = 192
-    clip_rows: int = 6
+    clip_rows: int = 8
     clip_length: int = 224
-    noise_rows: int = 20
-    still_rows: int = 16
+    noise_rows: int = 24
+    still_rows: int = 12
+    sight_rows: int = 192
     text_length: int = 32
     ema: float = 0.997
     seed: int = 0
@@ -107,13 +110,14 @@ def cache_latents(
     return torch.cat(done)[:clips], scenes
 
 
-def build_optimizers(model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for the blocks' matrices, AdamW for embeddings, norms, biases and heads."""
+def build_optimizers(model: nn.Module, probe: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the blocks' matrices, AdamW for embeddings, norms, biases, heads and the probe."""
     matrices, rest = [], []
     for name, parameter in model.named_parameters():
         inside = name.startswith("model.layers.") and parameter.dim() == 2
         (matrices if inside and "SSG_" not in name and "indicator" not in name else rest).append(parameter)
     muon = torch.optim.Muon(matrices, lr=lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    rest += probe.parameters()
     return [muon, torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.0)]
 
 
@@ -168,8 +172,10 @@ class Trainer:
         self.stills = cache_latents(vae, folder / "stills.pt", recipe.stills, 1, recipe.size, recipe.seed)
         self.model = build_model(tokenizer, recipe.seed).to(self.device)
         self.average = Average(self.model, recipe.ema)
-        self.optimizers = build_optimizers(self.model, recipe.lr)
-        named = {"model": self.model, "average": self.average, "muon": self.optimizers[0], "adamw": self.optimizers[1]}
+        self.probe = VisionProbe(self.model.model.pre.hidden_size).to(self.device)
+        self.optimizers = build_optimizers(self.model, self.probe, recipe.lr)
+        muon, adamw = self.optimizers
+        named = {"model": self.model, "average": self.average, "probe": self.probe, "muon": muon, "adamw": adamw}
         self.run = Run(folder, named)
         (folder / "recipe.json").write_text(json.dumps(recipe.__dict__, indent=1) + "\n")
 
@@ -187,10 +193,11 @@ class Trainer:
         self.average.copy_to(self.model)
         return self.model
 
-    def batches(self, step: int) -> dict[str, TalkBatch | NoiseBatch]:
+    def batches(self, step: int) -> dict[str, Batch]:
         """All batches of one step; its number decides every draw."""
         r, rng = self.recipe, random.Random(f"{self.recipe.seed}/{step}")
-        made: dict[str, TalkBatch | NoiseBatch] = {
+        made: dict[str, Batch] = {
+            "sight": sight_batch(rng, r.sight_rows),
             "picture": talk_batch(self.sentences, rng, r.picture_rows, r.picture_length, clip=False),
             "clip": talk_batch(self.sentences, rng, r.clip_rows, r.clip_length, clip=True),
         }
@@ -198,7 +205,7 @@ class Trainer:
             made[name] = noise_batch(self.sentences, rng, latents, scenes, rows, r.text_length, clip=name == "video")
         return made
 
-    def _step(self, step: int, batches: dict[str, TalkBatch | NoiseBatch], bar: tqdm) -> None:
+    def _step(self, step: int, batches: dict[str, Batch], bar: tqdm) -> None:
         """Gradients of all tasks together, then one optimizer step."""
         r = self.recipe
         generator = torch.Generator().manual_seed(r.seed * 1_000_003 + step)
@@ -210,7 +217,9 @@ class Trainer:
         losses = {}
         for name, batch in batches.items():
             with torch.autocast(self.device.type, torch.bfloat16):
-                if isinstance(batch, TalkBatch):
+                if isinstance(batch, SightBatch):
+                    loss, losses["seen"] = self.probe(self.model.model, batch)
+                elif isinstance(batch, TalkBatch):
                     loss = next_token_loss(self.model, batch, self.device)
                 else:
                     loss = diffusion_loss(self.model, self.scheduler, batch, generator, self.device)

@@ -14,9 +14,10 @@ from core.layers import FullAttention
 from core.training.batches import IGNORE, Sentences, noise_batch, picture_tokens, talk_batch
 from core.training.losses import diffusion_loss, next_token_loss
 from core.training.run import Run, warmup_cosine
-from core.training.scenes import COLOURS, MOTIONS, SHAPES, combinations, render, sample_scene
+from core.training.scenes import COLOURS, MOTIONS, SHAPES, Scene, SceneObject, combinations, render, sample_scene
 from core.training.tasks import caption, exchanges, prompt, yes_no
 from core.training.trainer import build_model, build_scheduler
+from core.training.vision import GRID, VisionProbe, patch_labels, sight_batch
 
 
 def test_the_split_is_even_and_disjoint():
@@ -106,6 +107,38 @@ def test_losses_on_a_fresh_model(small):
     assert 0.5 < mse.item() < 2.0, "predicting nothing misses a velocity of unit variance"
     (loss + mse).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_patches_are_labelled_by_what_covers_them():
+    scene = Scene(
+        "black", (SceneObject("red", "square", 0.25, 0.25, 0.2), SceneObject("blue", "circle", 0.75, 0.75, 0.2)), (12, 12, 12)
+    )
+    colour, shape = (labels.reshape(GRID, GRID) for labels in patch_labels(scene, 0.5))
+    names = list(COLOURS)
+    assert colour[1, 1] == names.index("red") + 1 and shape[1, 1] == SHAPES.index("square") + 1
+    assert colour[4, 4] == names.index("blue") + 1 and shape[4, 4] == SHAPES.index("circle") + 1
+    assert colour[0, 5] == colour[5, 0] == shape[0, 5] == shape[5, 0] == 0
+    assert set(np.unique(colour)) == {0, names.index("red") + 1, names.index("blue") + 1}
+
+
+def test_the_probe_teaches_the_pre_decoder_alone(small):
+    model = build_model(small[1].tokenizer, seed=0)
+    probe = VisionProbe(model.model.pre.hidden_size)
+    batch = sight_batch(random.Random(0), rows=8)
+    loss, right = probe(model.model, batch)
+    loss.backward()
+    taught = {
+        name.split(".")[2] for name, p in model.named_parameters() if name.startswith("model.layers.") and p.grad is not None
+    }
+    assert taught == {str(layer) for layer in range(model.model.pre.num_hidden_layers)} and 0.0 <= right <= 1.0
+    assert model.lm_head.weight.grad is None and model.model.patch_embed.proj.weight.grad is not None
+    parameters = [*probe.parameters(), *(p for p in model.parameters() if p.grad is not None)]
+    optimizer = torch.optim.Adam(parameters, lr=2e-3)
+    for _ in range(12):
+        optimizer.zero_grad()
+        probe(model.model, batch)[0].backward()
+        optimizer.step()
+    assert probe(model.model, batch)[0] < 0.8 * loss
 
 
 def test_only_answers_count(small):
