@@ -45,5 +45,10 @@ HEAD = """<style>
   .gradio-container .tab-container button { padding: 0 7px !important; font-size: 13px !important; }
   .gradio-container #header h1 { font-size: 1.35em; }
   .gradio-container #weights { font-size: 0.8em; }
+  /* one column in the order of use: prompt, clip, settings */
+  .gradio-container #video-row { flex-direction: column; }
+  .gradio-container #video-form { display: contents; }
+  .gradio-container #video-outcome { order: 1; }
+  .gradio-container #video-settings { order: 2; }
 }
 </style>"""

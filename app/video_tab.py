@@ -39,72 +39,80 @@ class VideoTab:
 
     def __init__(self, engine: Engine, storage: Storage, prompts: list[str]) -> None:
         self.engine, self.storage = engine, storage
-        own, limits = engine.omni.profile["generation"], engine.omni.profile["generation_limits"]
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=5, min_width=320):
-                self.prompt = gr.Textbox(
-                    label="Prompt", lines=2, placeholder=prompts[0], elem_id="video-prompt", max_length=2000, autofocus=False
-                )
-                with gr.Row(elem_id="generate-row"):
-                    self.generate = gr.Button("Generate", variant="primary", elem_id="video-generate")
-                    self.stop = gr.Button("Stop", variant="stop", elem_id="video-stop", interactive=False)
-                gr.Examples([[text] for text in prompts], inputs=[self.prompt], label="Try one", examples_per_page=8)
-                self.negative = gr.Textbox(label="Negative prompt (what to keep away from)", lines=1, max_length=2000)
-                sides = {"minimum": MIN_SIDE, "maximum": limits["max_side"], "step": SIDE_STEP}
-                with gr.Row():
-                    self.width = gr.Slider(**sides, value=own["width"], label="Width", elem_id="video-width")
-                    self.height = gr.Slider(**sides, value=own["height"], label="Height", elem_id="video-height")
-                with gr.Row():
-                    self.frames = gr.Slider(
-                        1,
-                        limits["max_frames"],
-                        own["num_frames"],
-                        step=FRAME_STEP,
-                        label="Frames",
-                        info="8 a second; 1 is a picture",
-                        elem_id="video-frames",
+        with gr.Row(equal_height=False, elem_id="video-row"):
+            with gr.Column(scale=5, min_width=320, elem_id="video-form"):
+                with gr.Column(elem_id="video-ask"):
+                    self.prompt = gr.Textbox(
+                        label="Prompt", lines=2, placeholder=prompts[0], elem_id="video-prompt", max_length=2000, autofocus=False
                     )
-                    self.steps = gr.Slider(
-                        1,
-                        MAX_STEPS,
-                        own["num_inference_steps"],
-                        step=1,
-                        label="Steps",
-                        info="more: finer and slower",
-                        elem_id="video-steps",
-                    )
-                with gr.Row():
-                    self.guidance = gr.Slider(
-                        1,
-                        min(15, MAX_GUIDANCE),
-                        own["guidance_scale"],
-                        step=0.5,
-                        label="Guidance",
-                        info="how closely to follow the prompt; 1: not at all",
-                        elem_id="video-guidance",
-                    )
-                    self.seed = gr.Number(0, precision=0, minimum=0, maximum=MAX_SEED, label="Seed", elem_id="video-seed")
-                with gr.Row(elem_id="seed-row"):
-                    self.fresh = gr.Checkbox(True, label="A new seed each time", elem_id="video-fresh", min_width=160)
-                    self.dice = gr.Button("⚄ Roll a seed", size="sm", min_width=100, elem_id="video-dice")
-            with gr.Column(scale=6, min_width=320):
-                self.preview = gr.HTML(value=view(IDLE), html_template=TEMPLATE, elem_id="preview", label="Preview")
-                self.result = gr.Video(
-                    label="Finished clip",
-                    elem_id="video-result",
-                    visible=False,
-                    interactive=False,
-                    autoplay=True,
-                    loop=True,
-                    buttons=["download"],
-                )
-                self.picture = gr.Image(
-                    label="Finished picture", elem_id="picture-result", visible=False, interactive=False, buttons=["download"]
-                )
-                self.recipe = gr.Markdown("", elem_id="video-recipe")
-                self.again = gr.Button("Use this seed again", size="sm", visible=False, elem_id="video-reuse")
+                    with gr.Row(elem_id="generate-row"):
+                        self.generate = gr.Button("Generate", variant="primary", elem_id="video-generate")
+                        self.stop = gr.Button("Stop", variant="stop", elem_id="video-stop", interactive=False)
+                    gr.Examples([[text] for text in prompts], inputs=[self.prompt], label="Try one", examples_per_page=8)
+                with gr.Column(elem_id="video-settings"):
+                    self._build_settings()
+            with gr.Column(scale=6, min_width=320, elem_id="video-outcome"):
+                self._build_outcome()
         self.used_seed = gr.State(None)
         self._wire()
+
+    def _build_settings(self) -> None:
+        own, limits = self.engine.omni.profile["generation"], self.engine.omni.profile["generation_limits"]
+        self.negative = gr.Textbox(label="Negative prompt (what to keep away from)", lines=1, max_length=2000)
+        sides = {"minimum": MIN_SIDE, "maximum": limits["max_side"], "step": SIDE_STEP}
+        with gr.Row():
+            self.width = gr.Slider(**sides, value=own["width"], label="Width", elem_id="video-width")
+            self.height = gr.Slider(**sides, value=own["height"], label="Height", elem_id="video-height")
+        with gr.Row():
+            self.frames = gr.Slider(
+                1,
+                limits["max_frames"],
+                own["num_frames"],
+                step=FRAME_STEP,
+                label="Frames",
+                info="8 a second; 1 is a picture",
+                elem_id="video-frames",
+            )
+            self.steps = gr.Slider(
+                1,
+                MAX_STEPS,
+                own["num_inference_steps"],
+                step=1,
+                label="Steps",
+                info="more: finer and slower",
+                elem_id="video-steps",
+            )
+        with gr.Row():
+            self.guidance = gr.Slider(
+                1,
+                min(15, MAX_GUIDANCE),
+                own["guidance_scale"],
+                step=0.5,
+                label="Guidance",
+                info="how closely to follow the prompt; 1: not at all",
+                elem_id="video-guidance",
+            )
+            self.seed = gr.Number(0, precision=0, minimum=0, maximum=MAX_SEED, label="Seed", elem_id="video-seed")
+        with gr.Row(elem_id="seed-row"):
+            self.fresh = gr.Checkbox(True, label="A new seed each time", elem_id="video-fresh", min_width=160)
+            self.dice = gr.Button("⚄ Roll a seed", size="sm", min_width=100, elem_id="video-dice")
+
+    def _build_outcome(self) -> None:
+        self.preview = gr.HTML(value=view(IDLE), html_template=TEMPLATE, elem_id="preview", label="Preview")
+        self.result = gr.Video(
+            label="Finished clip",
+            elem_id="video-result",
+            visible=False,
+            interactive=False,
+            autoplay=True,
+            loop=True,
+            buttons=["download"],
+        )
+        self.picture = gr.Image(
+            label="Finished picture", elem_id="picture-result", visible=False, interactive=False, buttons=["download"]
+        )
+        self.recipe = gr.Markdown("", elem_id="video-recipe")
+        self.again = gr.Button("Use this seed again", size="sm", visible=False, elem_id="video-reuse")
 
     def _wire(self) -> None:
         form = [
