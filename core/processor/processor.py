@@ -52,6 +52,19 @@ class HaploOmniProcessor(ProcessorMixin):
         self.num_image_tokens, self.max_tiles, self.image_newline = num_image_tokens, max_tiles, image_newline
 
     @classmethod
+    def for_config(cls, config: HaploOmniConfig, tokenizer: PreTrainedTokenizerBase) -> HaploOmniProcessor:
+        """The processor a model of this configuration needs, with the plain ChatML template."""
+        size = {"height": config.default_image_size, "width": config.default_image_size}
+        return cls(
+            HaploOmniImageProcessor(image_grid_pinpoints=config.image_grid_pinpoints, size=size),
+            HaploOmniVideoProcessor(size=size),
+            tokenizer,
+            chat_template=prompts.CHATML_TEMPLATE,
+            num_image_tokens=config.patches_per_side**2,
+            max_tiles=config.anyres_max_tiles,
+        )
+
+    @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):  # type: ignore[override]
         """Read a folder in the released layout, or a hub id.
 

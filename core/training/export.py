@@ -11,9 +11,8 @@ from diffusers import AutoencoderKLCogVideoX
 from transformers import PreTrainedTokenizerBase
 
 from core.model.modeling import HaploOmniForConditionalGeneration
-from core.processor import HaploOmniImageProcessor, HaploOmniProcessor, HaploOmniVideoProcessor
+from core.processor import HaploOmniProcessor
 from core.training.autoencoder import export_autoencoder
-from core.training.tokenizer import CHAT_TEMPLATE
 from core.training.trainer import build_scheduler
 
 DEFAULTS = {
@@ -38,18 +37,9 @@ def export_checkpoint(
 ) -> None:
     """Write weights in bfloat16, tokenizer, processors, VAE, scheduler, preview factors and the defaults file."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = model.config
     half = copy.deepcopy(model).to(torch.bfloat16)
     half.save_pretrained(folder)
-    size = {"height": config.default_image_size, "width": config.default_image_size}
-    HaploOmniProcessor(
-        HaploOmniImageProcessor(image_grid_pinpoints=config.image_grid_pinpoints, size=size),
-        HaploOmniVideoProcessor(size=size),
-        tokenizer,
-        chat_template=CHAT_TEMPLATE,
-        num_image_tokens=config.patches_per_side**2,
-        max_tiles=config.anyres_max_tiles,
-    ).save_pretrained(folder)
+    HaploOmniProcessor.for_config(model.config, tokenizer).save_pretrained(folder)
     export_autoencoder(copy.deepcopy(vae), folder)
     build_scheduler().save_pretrained(folder / "scheduler")
     (folder / "haploomni.json").write_text(json.dumps(DEFAULTS, indent=2) + "\n")

@@ -6,17 +6,12 @@ from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, 
 from tokenizers.models import BPE
 from transformers import Qwen2Tokenizer
 
+from core.processor.prompts import CHATML_TEMPLATE
 from core.training.tasks import corpus
 
 SPECIAL = ("<|im_end|>", "<|endoftext|>", "<|im_start|>", "<image>", "<video>")
 # Qwen2's word pattern
 PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}{{ '<image>\n' }}{% elif part['type'] == 'video' %}{{ '<video>\n' }}"
-    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 
 
 def build_tokenizer(vocab_size: int = 640) -> Qwen2Tokenizer:
@@ -41,5 +36,5 @@ def build_tokenizer(vocab_size: int = 640) -> Qwen2Tokenizer:
         pad_token="<|endoftext|>",
         additional_special_tokens=["<|im_start|>", "<|im_end|>", "<image>", "<video>"],
         padding_side="left",
-        chat_template=CHAT_TEMPLATE,
+        chat_template=CHATML_TEMPLATE,
     )
