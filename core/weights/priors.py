@@ -1,0 +1,383 @@
+"""A HaploOmni from three specialists: CLIP-ViT, Qwen2 and CogVideoX (paper section 3.2).
+
+What the parts compute is preserved wherever the architecture allows:
+
+- pre part: the CLIP encoder run on patch tokens. Its class token has no place in HaploOmni and is dropped.
+- base part: the Qwen2 decoder, its rotary positions included, up to the final norm. Word embeddings enter HaploOmni
+  at the width of the pre part: they are projected to the best subspace of that width, and the pre-connector starts as
+  the way back; what lies outside the subspace is lost.
+- post part: the CogVideoX blocks at ONE time embedding, folded into the modulation sets: the latent set is what CogVideoX
+  does to noise, the condition set what it does to text. The dependence on time is lost there (paper eq. 3); the
+  output head keeps it. CogVideoX lets text see noise, HaploOmni does not.
+
+Connectors, the timestep token and the noise projector are new and get starting values.
+
+    python -m core.weights.priors --vision CLIP --language QWEN2 --video COGVIDEOX --out FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import CogVideoXTransformer3DModel
+from torch import Tensor, nn
+from transformers import AutoTokenizer, CLIPVisionModel, PreTrainedModel, Qwen2ForCausalLM
+
+from core.config import (
+    LATENT_CHANNELS,
+    LATENT_PATCH,
+    SPATIAL_INTERPOLATION_SCALE,
+    TEMPORAL_INTERPOLATION_SCALE,
+    TIME_EMBED_DIM,
+    HaploOmniConfig,
+)
+from core.errors import CheckpointError, ConfigError, HaploOmniError
+from core.layers import MultimodalAdaLN
+from core.model.decoder import Block
+from core.model.modeling import HaploOmniForConditionalGeneration
+from core.processor import HaploOmniProcessor
+
+IMAGE_TOKEN, VIDEO_TOKEN = "<image>", "<video>"
+DIRECT = 4.0  # starting logit of a connector's direct path against its transform
+
+
+def build_from_priors(
+    vision: CLIPVisionModel,
+    language: Qwen2ForCausalLM,
+    video: CogVideoXTransformer3DModel,
+    image_token: int,
+    video_token: int,
+    frozen_timestep: int = 500,
+    **settings: Any,
+) -> HaploOmniForConditionalGeneration:
+    """Put the three specialists into one stack, in float32.
+
+    Args:
+        vision, language, video: the priors; they are not changed.
+        image_token, video_token: ids of the placeholders in the language prior's vocabulary.
+        frozen_timestep: the timestep whose embedding is folded into the post part (0 to 999).
+        settings: further keys of :class:`HaploOmniConfig`.
+
+    Raises:
+        ConfigError: a prior of the wrong class or with settings that HaploOmni cannot express.
+    """
+    check_priors(vision, language, video)
+    rows = language.get_input_embeddings().weight.shape[0]
+    if max(image_token, video_token) >= rows:
+        raise ConfigError(
+            f"The placeholder tokens have the ids {image_token} and {video_token}, but the language prior has {rows} embeddings; "
+            "resize its embeddings first."
+        )
+    if not 0 <= frozen_timestep < 1000:
+        raise ConfigError(f"The frozen timestep is {frozen_timestep}; it must be from 0 to 999.")
+    config = config_from_priors(vision, language, video, image_token, video_token, **settings)
+    model = HaploOmniForConditionalGeneration(config).float()
+    with torch.no_grad():
+        _vision_into_pre(vision, model)
+        _language_into_base(language, model)
+        _video_into_post(video, model, frozen_timestep)
+        _start_new_parts(language, model)
+    return model
+
+
+def check_priors(vision: object, language: object, video: object) -> None:
+    """Refuse priors that the three parts cannot express.
+
+    Raises:
+        ConfigError: with the value found and the value needed.
+    """
+    wanted: tuple[tuple[str, object, type], ...] = (
+        ("vision", vision, CLIPVisionModel),
+        ("language", language, Qwen2ForCausalLM),
+        ("video", video, CogVideoXTransformer3DModel),
+    )
+    for name, prior, needed in wanted:
+        if not isinstance(prior, needed):
+            raise ConfigError(f"The {name} prior is a {type(prior).__name__}; a {needed.__name__} is needed.")
+    assert isinstance(vision, PreTrainedModel) and isinstance(language, PreTrainedModel)
+    assert isinstance(video, CogVideoXTransformer3DModel)
+    _need("vision", vision.config, num_channels=3, attention_dropout=0.0)
+    _need("language", language.config, use_sliding_window=False)
+    _need(
+        "video",
+        video.config,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        patch_size=LATENT_PATCH,
+        patch_size_t=None,
+        time_embed_dim=TIME_EMBED_DIM,
+        use_rotary_positional_embeddings=False,
+        activation_fn="gelu-approximate",
+        timestep_activation_fn="silu",
+        flip_sin_to_cos=True,
+        freq_shift=0,
+        attention_bias=True,
+        spatial_interpolation_scale=SPATIAL_INTERPOLATION_SCALE,
+        temporal_interpolation_scale=TEMPORAL_INTERPOLATION_SCALE,
+    )
+    width, heads = language.config.hidden_size, language.config.num_attention_heads
+    head = getattr(language.config, "head_dim", None) or width // heads
+    if head * heads != width:
+        raise ConfigError(f"The language prior has {heads} heads of {head}, but a width of {width}; they must multiply to it.")
+    if vision.config.hidden_size > width:
+        raise ConfigError(
+            f"The vision prior is {vision.config.hidden_size} wide, the language prior {width}: words enter at the vision "
+            "prior's width, so it must not be the larger one."
+        )
+
+
+def _need(name: str, config: Any, **values: object) -> None:
+    for key, value in values.items():
+        found = getattr(config, key, value)
+        if found != value:
+            raise ConfigError(f"The {name} prior has {key} = {found}; HaploOmni needs {value}.")
+
+
+def config_from_priors(
+    vision: CLIPVisionModel,
+    language: Qwen2ForCausalLM,
+    video: CogVideoXTransformer3DModel,
+    image_token: int,
+    video_token: int,
+    **settings: Any,
+) -> HaploOmniConfig:
+    """The configuration whose three parts have the priors' sizes; ``settings`` win."""
+    sees, speaks, draws = vision.config, language.config, video.config
+    width = draws.num_attention_heads * draws.attention_head_dim
+    base = {
+        "hidden_size": speaks.hidden_size,
+        "intermediate_size": speaks.intermediate_size,
+        "num_hidden_layers": speaks.num_hidden_layers,
+        "num_attention_heads": speaks.num_attention_heads,
+        "num_key_value_heads": speaks.num_key_value_heads,
+        "hidden_act": speaks.hidden_act,
+        "rms_norm_eps": speaks.rms_norm_eps,
+        "rope_theta": _rope_theta(speaks),
+        "vocab_size": language.get_input_embeddings().weight.shape[0],
+    }
+    pre = {
+        "hidden_size": sees.hidden_size,
+        "intermediate_size": sees.intermediate_size,
+        "num_hidden_layers": sees.num_hidden_layers,
+        "num_attention_heads": sees.num_attention_heads,
+        "num_key_value_heads": sees.num_attention_heads,
+        "hidden_act": sees.hidden_act,
+        "rms_norm_eps": sees.layer_norm_eps,
+        "norm_mode": "layernorm",
+        "use_pe": False,
+    }
+    post = {
+        "hidden_size": width,
+        "intermediate_size": video.transformer_blocks[0].ff.net[2].in_features,
+        "num_hidden_layers": draws.num_layers,
+        "num_attention_heads": draws.num_attention_heads,
+        "num_key_value_heads": draws.num_attention_heads,
+        "hidden_act": "gelu_pytorch_tanh",
+        "rms_norm_eps": draws.norm_eps,
+        "norm_mode": "layernorm",
+        "use_pe": False,
+        "use_qk_norm": True,
+    }
+    connector = {"use_pre_norm": False, "use_affine_bias": True}
+    made: dict[str, Any] = {
+        **base,
+        "base_config": base,
+        "pre_config": pre,
+        "post_config": post,
+        "pre_connector": connector,
+        "post_connector": connector,
+        "patch_size": sees.patch_size,
+        "default_image_size": sees.image_size,
+        "image_token_index": image_token,
+        "video_token_index": video_token,
+        "visual_attention": "grouped",
+        "max_position_embeddings": speaks.max_position_embeddings,
+    }
+    return HaploOmniConfig(**{**made, **settings})
+
+
+def _rope_theta(config: Any) -> float:
+    given = getattr(config, "rope_parameters", None) or {}
+    kind = given.get("rope_type", "default")
+    if kind != "default":
+        raise ConfigError(f"The language prior has rope_type = {kind}; HaploOmni needs default.")
+    return float(given.get("rope_theta", getattr(config, "rope_theta", 10000.0)))
+
+
+def _copy(target: nn.Linear, source: nn.Linear) -> None:
+    target.weight.copy_(source.weight)
+    if target.bias is not None and source.bias is not None:
+        target.bias.copy_(source.bias)
+    elif target.bias is not None:
+        target.bias.zero_()
+
+
+def _copy_norm(target: Any, source: Any) -> None:
+    target.weight.copy_(source.weight)
+    if target.bias is not None:
+        target.bias.copy_(source.bias)
+
+
+def _plain_mlp(block: Block, widen: nn.Linear, narrow: nn.Linear) -> None:
+    """A two-layer MLP as the gated one whose second factor is 1."""
+    _copy(block.mlp.gate_proj, widen)
+    _copy(block.mlp.down_proj, narrow)
+    block.mlp.up_proj.weight.zero_()
+    block.mlp.up_proj.bias.fill_(1.0)
+
+
+def _vision_into_pre(vision: CLIPVisionModel, model: HaploOmniForConditionalGeneration) -> None:
+    core, embeddings = model.model, vision.embeddings
+    core.patch_embed.proj.weight.copy_(embeddings.patch_embedding.weight)
+    core.pre_pos_embed.copy_(embeddings.position_embedding.weight[None, 1:])
+    _copy_norm(core.pre_norm, vision.pre_layrnorm)
+    for block, layer in zip(core.layers, vision.encoder.layers, strict=False):
+        for name in ("q_proj", "k_proj", "v_proj"):
+            _copy(getattr(block.self_attn, name), getattr(layer.self_attn, name))
+        _copy(block.self_attn.o_proj, layer.self_attn.out_proj)
+        _plain_mlp(block, layer.mlp.fc1, layer.mlp.fc2)
+        _copy_norm(block.input_layernorm, layer.layer_norm1)
+        _copy_norm(block.post_attention_layernorm, layer.layer_norm2)
+
+
+def _language_into_base(language: Qwen2ForCausalLM, model: HaploOmniForConditionalGeneration) -> None:
+    core = model.model
+    for block, layer in zip(core.layers[core.pre.num_hidden_layers :], language.model.layers, strict=False):
+        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            _copy(getattr(block.self_attn, name), getattr(layer.self_attn, name))
+        for name in ("gate_proj", "up_proj", "down_proj"):
+            _copy(getattr(block.mlp, name), getattr(layer.mlp, name))
+        block.input_layernorm.weight.copy_(layer.input_layernorm.weight)
+        block.post_attention_layernorm.weight.copy_(layer.post_attention_layernorm.weight)
+    core.norm.weight.copy_(language.model.norm.weight)
+    model.lm_head.weight.copy_(language.lm_head.weight)
+
+
+def frozen_time(video: CogVideoXTransformer3DModel, timestep: int) -> Tensor:
+    """The video prior's time embedding at one timestep: [1, 512]."""
+    weight = video.time_embedding.linear_1.weight
+    sinusoid = video.time_proj(torch.tensor([timestep], device=weight.device)).to(weight.dtype)
+    return video.time_embedding(sinusoid)
+
+
+def _fold_time(norm: MultimodalAdaLN, source: Any, time: Tensor) -> None:
+    """CogVideoX's norm at a fixed time: its (shift, scale, gate) for noise and for text become the two sets."""
+    latent, condition = source.linear(source.silu(time))[0].reshape(2, 3, -1)
+    norm.SSG_L.copy_(latent)
+    norm.SSG_C.copy_(condition)
+    _copy_norm(norm, source.norm)
+
+
+def _video_into_post(video: CogVideoXTransformer3DModel, model: HaploOmniForConditionalGeneration, timestep: int) -> None:
+    core, time = model.model, frozen_time(video, timestep)
+    for block, layer in zip(core.layers[-core.post.num_hidden_layers :], video.transformer_blocks, strict=True):
+        attention = layer.attn1
+        for name, source in (("q_proj", "to_q"), ("k_proj", "to_k"), ("v_proj", "to_v")):
+            _copy(getattr(block.self_attn, name), getattr(attention, source))
+        _copy(block.self_attn.o_proj, attention.to_out[0])
+        _copy_norm(block.self_attn.norm_q, attention.norm_q)
+        _copy_norm(block.self_attn.norm_k, attention.norm_k)
+        _plain_mlp(block, layer.ff.net[0].proj, layer.ff.net[2])
+        _fold_time(block.input_layernorm, layer.norm1, time)
+        _fold_time(block.post_attention_layernorm, layer.norm2, time)
+    model.patch_embed_cogvideo.proj.load_state_dict(video.patch_embed.proj.state_dict())
+    for name in ("time_embedding", "norm_final", "norm_out", "proj_out"):
+        getattr(model, name).load_state_dict(getattr(video, name).state_dict())
+
+
+def _start_new_parts(language: Qwen2ForCausalLM, model: HaploOmniForConditionalGeneration) -> None:
+    """Starting values where no prior speaks: words survive both connectors as well as the widths allow."""
+    core, words = model.model, language.get_input_embeddings().weight.float()
+    ahead = torch.linalg.svd(words.T @ words).Vh[: core.pre.hidden_size]  # (pre width, base width), orthonormal rows
+    core.embed_tokens.weight.copy_(words @ ahead.T)
+    core.pre_connector.affine.weight.copy_(ahead.T)
+    torch.nn.init.orthogonal_(core.post_connector.affine.weight)
+    core.post_linear.weight.copy_(core.post_connector.affine.weight.T)
+    core.post_linear.bias.zero_()
+    for connector in (core.pre_connector, core.post_connector):
+        if connector.affine.bias is not None:
+            connector.affine.bias.zero_()
+        connector.connector_indicator[1].weight.zero_()
+        connector.connector_indicator[1].bias.copy_(torch.tensor([-DIRECT, DIRECT]))
+    torch.nn.init.orthogonal_(model.v2t_projector.weight)
+    model.v2t_projector.bias.zero_()
+
+
+def refuse_foreign(kind: type, file: Path) -> None:
+    """Refuse a folder whose config names another class.
+
+    Raises:
+        ConfigError: with the class found and the class needed.
+    """
+    declared = json.loads(file.read_text(encoding="utf-8"))
+    names = [declared.get("_class_name"), *(declared.get("architectures") or [])]
+    known = [name for name in names if name]
+    allowed = (kind.__name__, "CLIPModel", "CLIPVisionModelWithProjection") if kind is CLIPVisionModel else (kind.__name__,)
+    if known and not set(known) & set(allowed):
+        raise ConfigError(f"{file.parent} holds a {known[0]}; a {kind.__name__} is needed.")
+
+
+def load_prior(kind: type, name: str, subfolder: str = "") -> Any:
+    """One prior from a local folder or hub id, safetensors only, in float32.
+
+    Raises:
+        CheckpointError: it cannot be loaded as this class.
+    """
+    place: dict[str, Any] = {"subfolder": subfolder} if subfolder and (Path(name) / subfolder).is_dir() else {}
+    declared = Path(name, subfolder if place else "", "config.json")
+    if declared.is_file():
+        refuse_foreign(kind, declared)
+    precision = "torch_dtype" if kind is CogVideoXTransformer3DModel else "dtype"
+    try:
+        return kind.from_pretrained(name, **place, **{precision: torch.float32}, use_safetensors=True).eval()
+    except Exception as error:
+        raise CheckpointError(f"'{name}' cannot be loaded as a {kind.__name__}: {error}") from error
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m core.weights.priors", description="Build a HaploOmni from a CLIP, a Qwen2 and a CogVideoX model."
+    )
+    parser.add_argument("--vision", required=True, help="CLIP vision model: folder or hub id")
+    parser.add_argument("--language", required=True, help="Qwen2 causal language model with its tokenizer: folder or hub id")
+    parser.add_argument("--video", required=True, help="CogVideoX transformer (or pipeline folder): folder or hub id")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--frozen-timestep", type=int, default=500, help="folded into the post part (default: 500)")
+    parser.add_argument("--seed", type=int, default=0, help="of the new parts' starting values (default: 0)")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Load the priors, build, write the released layout."""
+    options = build_parser().parse_args(argv)
+    torch.manual_seed(options.seed)
+    try:
+        vision = load_prior(CLIPVisionModel, options.vision)
+        language = load_prior(Qwen2ForCausalLM, options.language)
+        video = load_prior(CogVideoXTransformer3DModel, options.video, "transformer")
+        tokenizer = AutoTokenizer.from_pretrained(options.language)
+        tokenizer.add_special_tokens(
+            {"additional_special_tokens": [IMAGE_TOKEN, VIDEO_TOKEN]}, replace_extra_special_tokens=False
+        )
+        rows = language.get_input_embeddings().weight.shape[0]
+        if len(tokenizer) > rows:
+            language.resize_token_embeddings(len(tokenizer))
+        image, word = (tokenizer.convert_tokens_to_ids(token) for token in (IMAGE_TOKEN, VIDEO_TOKEN))
+        end = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+        model = build_from_priors(vision, language, video, image, word, options.frozen_timestep, **end)
+    except HaploOmniError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
+    model.save_pretrained(options.out)
+    HaploOmniProcessor.for_config(model.config, tokenizer).save_pretrained(options.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
