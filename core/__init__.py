@@ -5,11 +5,14 @@ The model loads the public weights; the bundled small checkpoint works at once, 
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
 # Gradio may run in the same process; a model library must not phone home on its own.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# bitsandbytes, imported along with transformers, warns that an optional kernel is not installed; people cannot act on it
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 if TYPE_CHECKING:
     from core.config import HaploOmniConfig
