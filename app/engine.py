@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from app.errors import BusyError
@@ -44,6 +45,7 @@ class Engine:
         with self._wake:
             if self._closed:
                 raise BusyError("The program is shutting down.")
+            self._drop_cancelled()
             if len(self._waiting) >= self.max_queue:
                 raise BusyError(f"{len(self._waiting)} jobs are waiting already; please try again in a minute.")
             self._waiting.append(job)
@@ -111,11 +113,20 @@ class Engine:
             except RuntimeError:  # the listener's event loop is gone with its browser
                 job.cancel()
 
+    def _drop_cancelled(self) -> None:
+        """Jobs stopped while waiting leave the line, so that they take nobody's place."""
+        gone = [job for job in self._waiting if job.cancelled]
+        self._waiting = deque(job for job in self._waiting if not job.cancelled)
+        for job in gone:
+            job.state = State.CANCELLED
+            with suppress(RuntimeError):  # the listener's event loop is gone with its browser
+                job.listen(Ended(State.CANCELLED))
+
     def _tell_positions(self) -> None:
+        self._drop_cancelled()
         ahead = 1 if self._running is not None else 0
         for place, job in enumerate(self._waiting):
-            if not job.cancelled:
-                try:
-                    job.listen(Waiting(place + ahead))
-                except RuntimeError:
-                    job.cancel()
+            try:
+                job.listen(Waiting(place + ahead))
+            except RuntimeError:
+                job.cancel()

@@ -73,6 +73,29 @@ def test_one_at_a_time_in_order(engine):
     assert any(isinstance(e, Waiting) and e.ahead >= 1 for e in ends[-1])
 
 
+def test_a_job_stopped_while_waiting_takes_nobodys_place(engine):
+    release, running = threading.Event(), queue.Queue()
+
+    def blocking(_):
+        yield 0
+        release.wait(10)
+        yield 1
+
+    engine.submit(blocking, running.put)
+    while not isinstance(running.get(timeout=5), Progress):
+        pass
+    boxes = [queue.Queue() for _ in range(3)]
+    waiting = [engine.submit(counting(1), box.put) for box in boxes]
+    for job in waiting:
+        job.cancel()
+    late = queue.Queue()
+    engine.submit(counting(1), late.put)  # the line of three was full of stopped jobs
+    assert all(collect(box)[-1].state is State.CANCELLED for box in boxes)
+    assert late.get(timeout=5) == Waiting(1)
+    release.set()
+    assert collect(late)[-1].state is State.DONE
+
+
 def test_cancel_stops_at_the_next_step_in_the_same_thread(engine):
     events, log = queue.Queue(), []
     job = engine.submit(counting(1000, 0.01, log), events.put)
