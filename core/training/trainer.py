@@ -38,13 +38,13 @@ class Recipe:
     steps: int = 3000
     lr: float = 2e-3
     warmup: int = 60
-    picture_rows: int = 14
+    picture_rows: int = 18
     picture_length: int = 192
     clip_rows: int = 8
     clip_length: int = 224
-    noise_rows: int = 24
-    still_rows: int = 12
-    sight_rows: int = 192
+    noise_rows: int = 20
+    still_rows: int = 10
+    sight_rows: int = 128
     text_length: int = 32
     ema: float = 0.997
     seed: int = 0
