@@ -150,7 +150,7 @@ def test_stop_in_the_middle_and_start_again(page, served):
     expect(page.locator("#video-result video")).to_be_visible()
 
 
-def test_a_phone_shows_no_sideways_scroll(browser, served):
+def test_a_phone_shows_everything_in_one_column(browser, served):
     context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
     page = context.new_page()
     page.goto(served[0])
@@ -159,6 +159,8 @@ def test_a_phone_shows_no_sideways_scroll(browser, served):
         page.get_by_role("tab", name=tab).click()
         page.wait_for_timeout(300)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
+    top = {name: page.locator(f"#video-{name}").bounding_box()["y"] for name in ("ask", "outcome", "settings")}
+    assert top["ask"] < top["outcome"] < top["settings"], "the clip stands right under the prompt"
     context.close()
 
 
