@@ -24,6 +24,8 @@ CSS = """
   background: var(--background-fill-secondary); font-size: 0.92em; }
 .status { min-height: 1.4em; font-size: 0.9em; color: var(--body-text-color-subdued); }
 .chatbot-box { min-height: 320px; }
+/* it would upload the visitor's clip to another host */
+.chatbot-box button[aria-label="Share"] { display: none; }
 #preview figure { margin: 0; }
 #preview .screen { position: relative; width: 100%; aspect-ratio: var(--ratio, 1); max-height: 62dvh; margin: 0 auto;
   border-radius: var(--radius-lg); overflow: hidden; background: var(--background-fill-secondary);

@@ -84,7 +84,8 @@ def test_a_picture_and_an_answer_that_grows(page):
 def test_a_clip_and_an_answer(page):
     page.get_by_role("tab", name="Chat with video").click()
     ask(page, "videos", "How does it move?", "circle_left.mp4")
-    expect(answers(page, "videos")).to_contain_text(".")
+    expect(answers(page, "videos")).to_contain_text("left")
+    expect(page.locator("#videos-chatbot button[aria-label=Share]")).to_be_hidden()
 
 
 def test_a_bad_picture_keeps_the_words(page, tmp_path):
