@@ -19,15 +19,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("part", choices=PARTS, nargs="?", default="all", help="which part to run (default: all, in order)")
     parser.add_argument("--out", type=Path, default=Path("runs/tiny"), help="folder of the run (default: runs/tiny)")
-    parser.add_argument("--autoencoder-steps", type=int, default=1700)
+    parser.add_argument("--autoencoder-steps", type=int, default=3400, help="default: 3400")
     parser.add_argument("--steps", type=int, default=2500, help="joint training steps (default: 2500)")
-    parser.add_argument("--clips", type=int, default=3600, help="clips encoded once for generation (default: 3600)")
-    parser.add_argument("--stills", type=int, default=3000, help="pictures encoded once for generation (default: 3000)")
+    parser.add_argument("--clips", type=int, default=5000, help="clips encoded once for generation (default: 5000)")
+    parser.add_argument("--stills", type=int, default=3600, help="pictures encoded once for generation (default: 3600)")
     parser.add_argument("--rows", type=float, default=1.0, help="factor on the rows of every batch; raise it on a GPU")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="of the joint training (default: auto)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice; a small model often trains as fast on one)")
     return parser
 
 

@@ -20,6 +20,7 @@ FRAMES = 9
 KL_WEIGHT = 3e-5
 FOREGROUND_WEIGHT = 3.0
 RIM = 9  # pixels: holes and notches this wide count as much as the objects
+LATENT_ERROR = 0.3  # of the latents' deviation, at most: the decoder must bear what denoising gets wrong
 ENCODER_SHARE = 0.735  # of the steps; then the encoder rests and the decoder alone learns to draw sharper
 
 
@@ -66,12 +67,22 @@ def training_clips(rng: random.Random, count: int, size: int, crop: int) -> tupl
     return video, torch.from_numpy(np.stack(weights))[:, None]
 
 
-def autoencoder_loss(vae: AutoencoderKLCogVideoX, video: Tensor, weight: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Weighted L1 + L2 of the reconstruction plus a light KL term; returns (loss, mean squared error)."""
+def autoencoder_loss(
+    vae: AutoencoderKLCogVideoX, video: Tensor, weight: Tensor, noise: Tensor, latent_error: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Weighted L1 + L2 of the reconstruction plus a light KL term; returns (loss, mean squared error).
+
+    Args:
+        video: [B, 3, T, H, W] in [-1, 1]; ``weight`` of its pixels [B, 1, T, H, W].
+        noise: [B, 16, F, h, w], draws the latents from the posterior.
+        latent_error: added to the latents in units of their deviation, like ``noise``.
+    """
     with torch.autocast("cpu", torch.bfloat16):
         posterior = vae.encode(video).latent_dist
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
-        latents = mean if noise is None else mean + noise * (0.5 * logvar).exp()
+        latents = mean + noise * (0.5 * logvar).exp()
+        if latent_error is not None:
+            latents = latents + latent_error * mean.detach().std()
         decoded = vae.decode(latents).sample.float()
     error = decoded - video
     reconstruction = (weight * (error.abs() + 2.0 * error.square())).mean() / weight.mean()
@@ -99,7 +110,11 @@ def train_autoencoder(folder: Path, steps: int, seed: int = 0, lr: float = 2.5e-
         video, weight = training_clips(rng, 2 if whole else batch, size, 96 if whole else 48)
         generator = torch.Generator().manual_seed(step)
         noise = torch.randn(len(video), 16, 3, video.shape[-2] // 8, video.shape[-1] // 8, generator=generator)
-        loss, mse = autoencoder_loss(vae, video, weight, noise)
+        wrong = None
+        if resting:
+            amounts = LATENT_ERROR * torch.rand(len(video), 1, 1, 1, 1, generator=generator)
+            wrong = amounts * torch.randn(noise.shape, generator=generator)
+        loss, mse = autoencoder_loss(vae, video, weight, noise, wrong)
         for group in optimizer.param_groups:
             group["lr"] = lr * warmup_cosine(done, length, 50) * (0.6 if resting else 1.0)
         loss.backward()
