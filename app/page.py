@@ -21,8 +21,8 @@ def picture_examples() -> list[list[dict]]:
     rows = [
         ("What colour is the heart?", ["heart.png"]),
         ("How many shapes are there?", ["three.png"]),
-        ("Describe the picture.", ["star.png"]),
-        ("Is there a blue ring?", ["ring.png"]),
+        ("Describe the picture.", ["ring.png"]),
+        ("Do you see a yellow star?", ["star.png"]),
         ("Who are you?", []),
     ]
     return [[{"text": text, "files": [str(media / name) for name in files]}] for text, files in rows]
