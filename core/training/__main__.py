@@ -27,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="of the joint training (default: auto)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice; a small model often trains as fast on one)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice; one is often as fast)")
     return parser
 
 
