@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from math import isqrt
 
 import cv2
 import numpy as np
@@ -19,15 +20,14 @@ from torch.nn import functional as F
 
 from core.layers import FullAttention
 from core.model.decoder import HaploOmniModel
-from core.training.batches import TILE, normalise_frames
+from core.training.batches import IGNORE, PATCHES, TILE, normalise_frames
 from core.training.scenes import BACKGROUNDS, COLOURS, SHAPES, Scene, render, sample_scene, shape_mask
 from core.training.tasks import position
 
-GRID = 6  # patches along one side of a tile
+GRID = isqrt(PATCHES)  # patches along one side of a tile
 COVERED = 0.12  # of a patch's area: less counts as background
 PLACES = tuple(f"{row} {column}".strip() or "center" for row in ("top", "", "bottom") for column in ("left", "", "right"))
 WHOLE = {"count": 5, "place": len(PLACES), "size": 2, "background": len(BACKGROUNDS)}
-IGNORE = -100
 
 
 @dataclass

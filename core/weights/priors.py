@@ -42,7 +42,7 @@ from core.model.decoder import Block
 from core.model.modeling import HaploOmniForConditionalGeneration
 from core.processor import HaploOmniProcessor
 
-IMAGE_TOKEN, VIDEO_TOKEN = "<image>", "<video>"
+IMAGE_TOKEN, VIDEO_TOKEN, TURN_START, TURN_END = "<image>", "<video>", "<|im_start|>", "<|im_end|>"
 DIRECT = 4.0  # starting logit of a connector's direct path against its transform
 
 
@@ -101,7 +101,7 @@ def check_priors(vision: object, language: object, video: object) -> None:
             raise ConfigError(f"The {name} prior is a {type(prior).__name__}; a {needed.__name__} is needed.")
     assert isinstance(vision, PreTrainedModel) and isinstance(language, PreTrainedModel)
     assert isinstance(video, CogVideoXTransformer3DModel)
-    _need("vision", vision.config, num_channels=3, attention_dropout=0.0)
+    _need("vision", vision.config, num_channels=3)
     _need("language", language.config, use_sliding_window=False)
     _need(
         "video",
@@ -325,18 +325,48 @@ def refuse_foreign(kind: type, file: Path) -> None:
 def load_prior(kind: type, name: str, subfolder: str = "") -> Any:
     """One prior from a local folder or hub id, safetensors only, in float32.
 
+    Args:
+        subfolder: where it stands in a pipeline's folder; a folder or hub id without one is read itself.
+
     Raises:
-        CheckpointError: it cannot be loaded as this class.
+        ConfigError: the folder names another class.
+        CheckpointError: it cannot be loaded as this class, or weights are missing.
     """
-    place: dict[str, Any] = {"subfolder": subfolder} if subfolder and (Path(name) / subfolder).is_dir() else {}
-    declared = Path(name, subfolder if place else "", "config.json")
-    if declared.is_file():
-        refuse_foreign(kind, declared)
+    folder = Path(name)
+    if folder.is_dir():
+        inner = folder / subfolder
+        folder = inner if inner.is_dir() else folder
+        if (folder / "config.json").is_file():
+            refuse_foreign(kind, folder / "config.json")
     precision = "torch_dtype" if kind is CogVideoXTransformer3DModel else "dtype"
+    wanted: dict[str, Any] = {precision: torch.float32, "use_safetensors": True, "output_loading_info": True}
+    places = [(str(folder), "")] if folder.is_dir() else [(name, subfolder), (name, "")] if subfolder else [(name, "")]
+    failure: Exception | None = None
+    for place, inside in places:
+        try:
+            prior, info = kind.from_pretrained(place, subfolder=inside, **wanted)  # type: ignore[attr-defined]
+        except Exception as error:
+            failure = failure or error
+            continue
+        if info["missing_keys"]:
+            lacking = ", ".join(sorted(info["missing_keys"])[:3])
+            raise CheckpointError(f"'{name}' lacks weights of a {kind.__name__}: {lacking} and possibly more.")
+        return prior.eval()
+    raise CheckpointError(f"'{name}' cannot be loaded as a {kind.__name__}: {failure}") from failure
+
+
+def load_tokenizer(name: str) -> Any:
+    """The language prior's tokenizer, with the tokens of chats and media added where it has none.
+
+    Raises:
+        CheckpointError: there is none.
+    """
     try:
-        return kind.from_pretrained(name, **place, **{precision: torch.float32}, use_safetensors=True).eval()
+        tokenizer = AutoTokenizer.from_pretrained(name)
     except Exception as error:
-        raise CheckpointError(f"'{name}' cannot be loaded as a {kind.__name__}: {error}") from error
+        raise CheckpointError(f"'{name}' has no tokenizer that can be loaded: {error}") from error
+    tokenizer.add_tokens([IMAGE_TOKEN, VIDEO_TOKEN, TURN_START, TURN_END], special_tokens=True)
+    return tokenizer
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -361,16 +391,13 @@ def main(argv: list[str] | None = None) -> int:
         vision = load_prior(CLIPVisionModel, options.vision)
         language = load_prior(Qwen2ForCausalLM, options.language)
         video = load_prior(CogVideoXTransformer3DModel, options.video, "transformer")
-        tokenizer = AutoTokenizer.from_pretrained(options.language)
-        tokenizer.add_special_tokens(
-            {"additional_special_tokens": [IMAGE_TOKEN, VIDEO_TOKEN]}, replace_extra_special_tokens=False
-        )
-        rows = language.get_input_embeddings().weight.shape[0]
-        if len(tokenizer) > rows:
+        tokenizer = load_tokenizer(options.language)
+        if len(tokenizer) > language.get_input_embeddings().weight.shape[0]:
             language.resize_token_embeddings(len(tokenizer))
-        image, word = (tokenizer.convert_tokens_to_ids(token) for token in (IMAGE_TOKEN, VIDEO_TOKEN))
-        end = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-        model = build_from_priors(vision, language, video, image, word, options.frozen_timestep, **end)
+        image, clip, end = tokenizer.convert_tokens_to_ids([IMAGE_TOKEN, VIDEO_TOKEN, TURN_END])
+        pad = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        ends = {"eos_token_id": end, "pad_token_id": pad}
+        model = build_from_priors(vision, language, video, image, clip, options.frozen_timestep, **ends)
     except HaploOmniError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2

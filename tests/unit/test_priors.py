@@ -5,15 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers import CogVideoXTransformer3DModel
-from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPVisionModel, Qwen2ForCausalLM
-from transformers.models.clip import CLIPTextConfig, CLIPVisionConfig
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from torch import nn
+from transformers import CLIPModel, CLIPTextModel, CLIPVisionModel, PreTrainedTokenizerFast, Qwen2ForCausalLM
+from transformers.models.clip import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
 from transformers.models.qwen2 import Qwen2Config
 
 from core import HaploOmni
-from core.errors import ConfigError
+from core.errors import CheckpointError, ConfigError
 from core.layers import FullAttention, MultimodalAdaLN
-from core.weights.priors import build_from_priors, frozen_time, main
+from core.weights.priors import build_from_priors, frozen_time, load_prior, load_tokenizer, main
 
 TIMESTEP = 300
 
@@ -83,7 +86,7 @@ class Forced(nn.Module):
         super().__init__()
         self.text = text
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         condition = torch.arange(x.shape[1])[:, None] < self.text
         return torch.where(condition, torch.tensor([-50.0, 50.0]), torch.tensor([50.0, -50.0])).expand(len(x), -1, -1)
 
@@ -142,6 +145,34 @@ def test_foreign_priors_are_refused_with_both_values(priors):
     for given, options, said in cases:
         with pytest.raises(ConfigError, match=said):
             build_from_priors(*given, **options)
+
+
+def test_a_whole_clip_gives_its_vision_and_a_cut_one_is_refused(priors, tmp_path):
+    text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 64}
+    whole = CLIPModel(CLIPConfig(text_config=text, vision_config=priors[0].config.to_dict(), projection_dim=8))
+    whole.save_pretrained(tmp_path / "whole")
+    found = load_prior(CLIPVisionModel, str(tmp_path / "whole"))
+    layer, own = (model.encoder.layers[1].mlp.fc1.weight for model in (found, whole.vision_model))
+    assert torch.equal(layer, own)
+    priors[2].save_pretrained(tmp_path / "pipeline" / "transformer")
+    drawn = load_prior(CogVideoXTransformer3DModel, str(tmp_path / "pipeline"), "transformer")
+    assert torch.equal(drawn.proj_out.weight, priors[2].proj_out.weight)
+    priors[0].save_pretrained(tmp_path / "cut")
+    weights = load_file(tmp_path / "cut" / "model.safetensors")
+    weights.pop(next(name for name in weights if "fc1.weight" in name))
+    save_file(weights, tmp_path / "cut" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"lacks weights.*fc1"):
+        load_prior(CLIPVisionModel, str(tmp_path / "cut"))
+
+
+def test_a_tokenizer_without_media_tokens_gets_them(tmp_path):
+    bare = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"hello": 0, "[UNK]": 1}, "[UNK]")), unk_token="[UNK]")
+    bare.save_pretrained(tmp_path / "bare")
+    tokenizer = load_tokenizer(str(tmp_path / "bare"))
+    ids = tokenizer.convert_tokens_to_ids(["<image>", "<video>", "<|im_start|>", "<|im_end|>"])
+    assert sorted(ids) == [2, 3, 4, 5] and tokenizer("<image>", add_special_tokens=False)["input_ids"] == ids[:1]
+    with pytest.raises(CheckpointError, match="no tokenizer"):
+        load_tokenizer(str(tmp_path))
 
 
 def test_the_command_writes_a_checkpoint_that_talks(bundled, tmp_path, capsys):
