@@ -2,8 +2,8 @@
 
 The released pre-decoder is born of a trained CLIP-ViT (paper section 3.2). The small one has no such parent, and answers
 alone teach vision slowly: eight words about a picture of 36 patches. The probe asks every patch for the colour and the
-shape of what covers it, and all patches together for count, place, size and background. It costs a tenth of a full pass,
-and is thrown away after training.
+shape of what covers it, and all patches together for count, place, size and background. Its 128 tiles take an eighth of
+a joint step's time (0.42 of 3.5 s on one thread), and it is thrown away after training.
 """
 
 from __future__ import annotations
