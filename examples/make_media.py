@@ -8,7 +8,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from core.media import write_clip, write_image
-from core.training.scenes import BACKGROUNDS, COLOURS, Scene, SceneObject, render
+from core.training.drawing import BACKGROUNDS, COLOURS
+from core.training.scenes import Scene, SceneObject, render
 
 MEDIA = Path(__file__).resolve().parent / "media"
 SIZE = 336

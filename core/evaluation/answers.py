@@ -1,50 +1,100 @@
-"""Answers about held-out scenes against the truth."""
+"""Answers about held-out scenes, asked for in held-out words, against the truth."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from PIL import Image
 
 from core.evaluation.clips import Scores, scores
 from core.pipelines import HaploOmni
-from core.training.scenes import Scene, render, sample_scene
-from core.training.tasks import (
-    SMALL_TALK,
-    Exchange,
-    group_exchange,
-    single_exchange,
-    yes_no,
-)
+from core.training.batches import PICTURE_MOTIONS
+from core.training.drawing import photograph
+from core.training.phrases import follow_up
+from core.training.scenes import Scene, aspect_of, combinations, render, sample_object, sample_scene
+from core.training.tasks import SMALL_TALK, Exchange, Interview, kinds_for
 
-KINDS = ("colour", "shape", "count", "background", "position", "size", "motion", "yes_no", "caption", "two_turn", "small_talk")
+ABOUT_ONE = ("colour", "shape", "background", "position", "size", "caption", "refusal", "yes_no")
+ABOUT_CLIPS = ("motion", "speed")
+ABOUT_TWO = ("relation", "neighbour")
+KINDS = (*ABOUT_ONE, *ABOUT_CLIPS, *ABOUT_TWO, "count", "two_turn", "small_talk")
 PICTURE_SIDE = 168  # drawn larger than a tile, so that resizing is part of the test
-CLIP_SIDE = 126
+NARROWEST = 80  # pixels of a picture's shorter side
 
 
-def is_right(kind: str, key: str, answer: str) -> bool:
-    """Whether ``answer`` says ``key``: the whole sentence for captions and talk, the word itself otherwise."""
-    said = answer.lower().rstrip(".! ")
-    if kind in ("caption", "small_talk"):
-        return said == key.lower().rstrip(".! ")
-    if kind == "yes_no":
-        return said.startswith(key)
-    return f" {said} ".endswith(f" {key} ") or (f" {key} " in f" {said} " and kind == "count")
+def is_right(wanted: str, answer: str) -> bool:
+    """Whether an answer says what it should, word for word; capitals and closing marks aside."""
+    return answer.lower().rstrip(".! ") == wanted.lower().rstrip(".! ")
 
 
-def _medium(scene: Scene, clip: bool) -> dict:
-    if clip:
-        return {"type": "video", "video": render(scene, CLIP_SIDE, CLIP_SIDE, 9)[[0, 3, 5, 8]]}
-    return {"type": "image", "image": Image.fromarray(render(scene, PICTURE_SIDE, PICTURE_SIDE)[0])}
+def _size(rng: random.Random) -> tuple[int, int]:
+    short = PICTURE_SIDE if rng.random() < 0.5 else rng.randint(NARROWEST, PICTURE_SIDE)
+    return (short, PICTURE_SIDE) if rng.random() < 0.5 else (PICTURE_SIDE, short)
+
+
+class Exam:
+    """Draws media and talks.
+
+    Args:
+        seed: of all draws.
+        held_out: combinations and phrasings that training never uses; else those it uses.
+        pairs: pictures and clips of the pairs of colour and shape that training never shows.
+    """
+
+    def __init__(self, seed: int, held_out: bool, pairs: bool = False) -> None:
+        self.seed, self.held_out, self.pairs = seed, held_out, pairs
+
+    def talks(self, kind: str) -> Iterator[tuple[dict, list[Exchange]]]:
+        """Endless (medium, talk) of one kind; most kinds alternate between pictures and clips."""
+        rng, number = random.Random(f"{self.seed}/{kind}"), 0
+        while True:
+            number += 1
+            clip = kind in ABOUT_CLIPS or (kind not in ("position", "size", "count") and number % 3 == 0)
+            count = 1 + number % 4 if kind == "count" else 2 if kind in ABOUT_TWO else rng.choice((1, 1, 1, 2, 3))
+            count = 1 if kind == "speed" or self.pairs else count
+            scene, size = self._scene(rng, count, clip)
+            talk = self._talk(kind, Interview(scene, rng, clip, self.held_out), number)
+            if talk:
+                yield self._medium(scene, rng, clip, size), talk
+
+    def _scene(self, rng: random.Random, count: int, clip: bool) -> tuple[Scene, tuple[int, int]]:
+        height, width = _size(rng)
+        aspect = aspect_of(height, width)
+        motion = None if clip else rng.choice(PICTURE_MOTIONS)
+        scene = sample_scene(rng, count, self.held_out, motion, aspect=aspect, clip=clip)
+        if self.pairs:
+            wanted = scene.objects[0].motion
+            combination = rng.choice([c for c in combinations(True, pairs=True) if c[2] == wanted])
+            scene = replace(scene, objects=(sample_object(combination, rng, aspect=aspect),))
+        return scene, (height, width)
+
+    def _medium(self, scene: Scene, rng: random.Random, clip: bool, size: tuple[int, int]) -> dict:
+        frames = photograph(render(scene, *size, 9 if clip else 1), rng)
+        if clip:
+            return {"type": "video", "video": frames[[0, 3, 5, 8]]}
+        return {"type": "image", "image": Image.fromarray(frames[0])}
+
+    def _talk(self, kind: str, interview: Interview, number: int) -> list[Exchange]:
+        if kind == "yes_no":
+            return [interview.yes_no(truth=number % 2 == 0)]
+        if kind != "two_turn":
+            exchange = interview.ask(kind)
+            return [exchange] if exchange else []
+        rng, kinds = interview.rng, sorted(set(kinds_for(interview.scene, interview.clip)))
+        asked = [exchange for exchange in map(interview.ask, rng.sample(kinds, len(kinds))) if exchange]
+        if len(asked) < 2:
+            return []
+        return [asked[0], replace(asked[1], question=follow_up(asked[1].question, rng))]
 
 
 def _reply(omni: HaploOmni, messages: list[dict]) -> str:
-    return "".join(omni.chat(messages, temperature=0.0, max_new_tokens=40))
+    return "".join(omni.chat(messages, temperature=0.0, max_new_tokens=48))
 
 
-def _ask(omni: HaploOmni, medium: dict, talk: list[Exchange]) -> bool:
+def hold_talk(omni: HaploOmni, medium: dict, talk: list[Exchange]) -> bool:
     """Whether the last answer of a talk is right, the model's own earlier answers standing in the history."""
     messages: list[dict] = []
     for turn, exchange in enumerate(talk):
@@ -52,50 +102,25 @@ def _ask(omni: HaploOmni, medium: dict, talk: list[Exchange]) -> bool:
         messages.append({"role": "user", "content": [*parts, {"type": "text", "text": exchange.question}]})
         answer = _reply(omni, messages)
         messages.append({"role": "assistant", "content": answer})
-    return is_right(talk[-1].kind, talk[-1].key, answer)
-
-
-def _talks(kind: str, rng: random.Random, held_out: bool) -> Iterator[tuple[dict, list[Exchange]]]:
-    """Endless (medium, talk) of one kind; captions and two-turn talks alternate between pictures and clips."""
-    number = 0
-    while True:
-        number += 1
-        clip = kind == "motion" or (kind in ("caption", "two_turn", "yes_no") and number % 3 == 0)
-        if kind == "count":
-            scene = sample_scene(rng, count=1 + number % 4, held_out=held_out, motion="still")
-            exchange = group_exchange(kind, scene, rng) if len(scene.objects) > 1 else single_exchange(kind, scene, rng, False)
-            assert exchange is not None
-            yield _medium(scene, False), [exchange]
-            continue
-        scene = sample_scene(rng, held_out=held_out, motion=None if clip else "still")
-        if kind == "yes_no":
-            talk = [yes_no(scene, rng, clip, wanted=number % 2 == 0)]
-        elif kind == "two_turn":
-            first = rng.choice(("colour", "shape"))
-            second = "follow_shape" if first == "colour" else "follow_colour"
-            talk = [single_exchange(first, scene, rng, clip), single_exchange(second, scene, rng, clip)]
-        else:
-            talk = [single_exchange(kind, scene, rng, clip)]
-        yield _medium(scene, clip), talk
+    return is_right(talk[-1].answer, answer)
 
 
 def evaluate_answers(
-    omni: HaploOmni, count: int, held_out: bool, seed: int = 0, progress: Callable[[int], None] = lambda _: None
+    omni: HaploOmni, count: int, exam: Exam, kinds: tuple[str, ...] = KINDS, progress: Callable[[int], None] = lambda _: None
 ) -> Scores:
-    """``count`` questions of every kind; {kind: (right, total)}."""
+    """``count`` questions of every kind; {kind: (right, total)} and all kinds together."""
     counts: Counter = Counter()
-    for kind in KINDS:
-        rng = random.Random(f"{seed}/{kind}")
+    for kind in kinds:
         if kind == "small_talk":
-            for questions, answer in SMALL_TALK:
-                said = _reply(omni, [{"role": "user", "content": questions[0]}])
+            for questions, wanted in SMALL_TALK:
                 counts[kind, "total"] += 1
-                counts[kind, "right"] += is_right(kind, answer, said)
+                counts[kind, "right"] += is_right(wanted, _reply(omni, [{"role": "user", "content": questions[0]}]))
             continue
-        talks = _talks(kind, rng, held_out)
+        talks = exam.talks(kind)
         for _ in range(count):
-            medium, talk = next(talks)
             counts[kind, "total"] += 1
-            counts[kind, "right"] += _ask(omni, medium, talk)
+            counts[kind, "right"] += hold_talk(omni, *next(talks))
             progress(1)
+    for what in ("total", "right"):
+        counts["overall", what] = sum(counts[kind, what] for kind in kinds)
     return scores(counts)

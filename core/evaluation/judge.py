@@ -1,48 +1,58 @@
-"""Looks at a clip with OpenCV and says what is there: colour, shape, background and motion. Never asks the model."""
+"""Looks at a clip with OpenCV and says what is there: colours, shapes, background and motions. Never asks the model."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
 import numpy as np
 
-from core.training.scenes import BACKGROUNDS, COLOURS, SHAPES, shape_mask
+from core.training.drawing import BACKGROUNDS, COLOURS, SHAPES, TONE, shape_mask
 
 FOREGROUND_DISTANCE = 42.0
+HALO = 90.0  # at most this much counts as the soft rim of a bright object
 MIN_AREA = 0.008  # of the frame
-MOVED = 0.11  # of the frame's side, from first to last frame
+OTHER_COLOUR = 0.12  # of a region: more than this of a second colour is a second object
+MOVED = 0.09  # of the frame's side, from first to last frame
 GREW = 1.35  # ratio of radii
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a clip shows; None where nothing can be made out."""
-
-    colour: str | None
-    shape: str | None
-    background: str | None
-    motion: str | None
+FEWEST_FRAMES = 3  # an object seen in fewer is an accident
 
 
 @dataclass(frozen=True)
 class Blob:
-    """The largest foreground region of one frame: its mask, centre (fractions), area (fraction) and mean colour."""
+    """One object in one frame: its mask, centre and area as fractions, its colour's name, and whether the frame cuts it."""
 
     mask: np.ndarray
     x: float
     y: float
     area: float
-    rgb: np.ndarray
+    colour: str
+    cut: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one object is and does; None where nothing can be made out. ``motion`` in the words of captions."""
+
+    colour: str
+    shape: str
+    motion: str | None
 
 
 def nearest(rgb: np.ndarray, palette: dict[str, tuple[int, int, int]]) -> str:
     """The palette's name closest to ``rgb`` in CIELAB."""
+    return nearest_names(np.asarray(rgb, np.float32)[None], palette)[0]
+
+
+def nearest_names(pixels: np.ndarray, palette: dict[str, tuple[int, int, int]]) -> list[str]:
+    """The palette's closest name of every colour [K, 3]."""
     names = list(palette)
-    pixels = np.array([rgb, *(palette[name] for name in names)], np.float32)[None] / 255.0
-    lab = cv2.cvtColor(pixels, cv2.COLOR_RGB2LAB)[0]
-    return names[int(np.linalg.norm(lab[1:] - lab[0], axis=1).argmin())]
+    stacked = np.concatenate([pixels, np.array([palette[name] for name in names])]).astype(np.float32)[None] / 255.0
+    lab = cv2.cvtColor(stacked, cv2.COLOR_RGB2LAB)[0]
+    distances = np.linalg.norm(lab[: len(pixels), None] - lab[None, len(pixels) :], axis=-1)
+    return [names[i] for i in distances.argmin(1)]
 
 
 def background_colour(frames: np.ndarray) -> np.ndarray:
@@ -53,24 +63,49 @@ def background_colour(frames: np.ndarray) -> np.ndarray:
     return np.median(np.concatenate([top, bottom, left, right]), axis=0)
 
 
-def find_blob(frame: np.ndarray, background: np.ndarray) -> Blob | None:
-    """The largest region of ``frame`` [H, W, 3] that differs from the background."""
-    distance = np.linalg.norm(frame.astype(np.float32) - background, axis=-1)
-    threshold = max(FOREGROUND_DISTANCE, 0.45 * float(np.percentile(distance, 99)))
-    mask = (distance > threshold).astype(np.uint8)
-    count, labels, stats, centres = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    if count < 2:
-        return None
-    largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-    height, width = mask.shape
-    area = stats[largest, cv2.CC_STAT_AREA] / (height * width)
-    if area < MIN_AREA:
-        return None
-    own = (labels == largest).astype(np.uint8)
-    inner = cv2.erode(own, np.ones((3, 3), np.uint8))
-    core = frame[inner.astype(bool)] if inner.sum() > 8 else frame[own.astype(bool)]
-    x, y = centres[largest]
-    return Blob(own, x / width, y / height, area, np.median(core, axis=0))
+def foreground(frame: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """Where a frame [H, W, 3] differs from the background by more than a texture's two tones do: bool [H, W]."""
+    difference = frame.astype(np.float32) - background
+    lightness = difference.mean(-1, keepdims=True)
+    rest = difference - np.clip(lightness, -TONE, TONE)
+    distance = np.linalg.norm(rest, axis=-1)
+    return distance > max(FOREGROUND_DISTANCE, min(HALO, 0.45 * float(np.percentile(distance, 99))))
+
+
+def find_blobs(frame: np.ndarray, background: np.ndarray) -> list[Blob]:
+    """The objects of one frame, largest first; regions of two colours are taken apart."""
+    mask = foreground(frame, background).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    blobs = []
+    for number in range(1, count):
+        if stats[number, cv2.CC_STAT_AREA] / mask.size < MIN_AREA:
+            continue
+        region = labels == number
+        for colour, part in _by_colour(frame, region).items():
+            if part.sum() / mask.size >= MIN_AREA:
+                rows, columns = np.where(part)
+                height, width = part.shape
+                cut = rows.min() == 0 or columns.min() == 0 or rows.max() == height - 1 or columns.max() == width - 1
+                blobs.append(Blob(part, columns.mean() / width, rows.mean() / height, part.mean(), colour, bool(cut)))
+    return sorted(blobs, key=lambda blob: -blob.area)
+
+
+def _by_colour(frame: np.ndarray, region: np.ndarray) -> dict[str, np.ndarray]:
+    """A region, or its parts when it has two colours inside its rim."""
+    inner = cv2.erode(region.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+    inner = inner if inner.sum() > 8 else region
+    shares = Counter(nearest_names(frame[inner], COLOURS))
+    large = [name for name, pixels in shares.most_common(2) if pixels > OTHER_COLOUR * inner.sum()]
+    if len(large) < 2:
+        return {nearest(np.median(frame[inner], axis=0), COLOURS): region}
+    own = np.array(nearest_names(frame[region], {name: COLOURS[name] for name in large}))
+    parts = {}
+    for name in large:
+        part = np.zeros(region.shape, np.uint8)
+        part[region] = own == name
+        part = cv2.morphologyEx(part, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+        parts[name] = part.astype(bool)
+    return parts
 
 
 @lru_cache(maxsize=1)
@@ -99,28 +134,52 @@ def name_shape(mask: np.ndarray) -> str:
     return max(scores, key=lambda shape: scores[shape])
 
 
-def name_motion(first: Blob, last: Blob) -> str:
-    """How the blob got from the first to the last frame."""
+def name_motion(track: list[Blob | None]) -> str | None:
+    """What an object does, from where it is in every frame of a clip, in the words of captions."""
+    seen = [blob for blob in track if blob is not None]
+    first, last = seen[0], seen[-1]
     dx, dy = last.x - first.x, last.y - first.y
+    heading = ("right" if dx > 0 else "left") if abs(dx) > abs(dy) else ("bottom" if dy > 0 else "top")
+    if track[0] is None and track[-1] is not None:
+        return f"entering from the {OPPOSITE_SIDE[heading]}"
+    if track[-1] is None and track[0] is not None:
+        return f"leaving to the {heading}"
+    if track[0] is None:
+        return None
     ratio = (last.area / first.area) ** 0.5
-    if max(abs(dx), abs(dy)) > MOVED and not (max(ratio, 1 / ratio) > 1.8):
-        if abs(dx) > abs(dy):
-            return "right" if dx > 0 else "left"
-        return "down" if dy > 0 else "up"
+    cut = first.cut or last.cut
+    if max(abs(dx), abs(dy)) > MOVED and (cut or max(ratio, 1 / ratio) < 1.8):
+        return f"moving {heading.replace('top', 'up').replace('bottom', 'down')}"
     if ratio > GREW:
         return "growing"
-    return "shrinking" if ratio < 1 / GREW else "still"
+    return "shrinking" if ratio < 1 / GREW else "staying still"
 
 
-def judge(frames: np.ndarray) -> Verdict:
-    """Judge a clip of one object, uint8 RGB [T, H, W, 3]; colour and shape by majority over the frames."""
+OPPOSITE_SIDE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
+
+
+def judge(frames: np.ndarray, most: int = 2) -> tuple[str, list[Verdict]]:
+    """Judge a clip, uint8 RGB [T, H, W, 3]: the background's colour, and its objects, at most ``most``, largest first.
+
+    An object is what keeps its colour; its shape is named by majority over the frames that show it whole.
+    """
     background = background_colour(frames)
-    blobs = [find_blob(frame, background) for frame in frames]
-    seen = [blob for blob in blobs if blob is not None]
-    ground = nearest(background, BACKGROUNDS)
-    if len(seen) < (len(frames) + 1) // 2:
-        return Verdict(None, None, ground, None)
-    colours = [nearest(blob.rgb, COLOURS) for blob in seen]
-    shapes = [name_shape(blob.mask.astype(bool)) for blob in seen]
-    motion = name_motion(seen[0], seen[-1]) if len(frames) > 1 else None
-    return Verdict(max(colours, key=colours.count), max(shapes, key=shapes.count), ground, motion)
+    found = [find_blobs(frame, background) for frame in frames]
+    area: Counter[str] = Counter()
+    tracks: dict[str, list[Blob | None]] = {}
+    for time, blobs in enumerate(found):
+        for blob in reversed(blobs):  # the largest of a colour wins
+            tracks.setdefault(blob.colour, [None] * len(frames))[time] = blob
+    few = min(FEWEST_FRAMES, len(frames))
+    verdicts = []
+    for colour, track in tracks.items():
+        seen = [blob for blob in track if blob is not None]
+        area[colour] = sum(blob.area for blob in seen)  # type: ignore[assignment]
+        if len(seen) < few:
+            continue
+        whole = [blob for blob in seen if not blob.cut] or seen
+        shapes = [name_shape(blob.mask) for blob in whole]
+        motion = name_motion(track) if len(frames) > 1 else None
+        verdicts.append(Verdict(colour, max(shapes, key=shapes.count), motion))
+    verdicts.sort(key=lambda verdict: -area[verdict.colour])
+    return nearest(background, BACKGROUNDS), verdicts[:most]

@@ -1,4 +1,4 @@
-"""Procedural scenes: coloured shapes that rest, move, grow or shrink on a plain background.
+"""Procedural scenes: one to four coloured shapes on a background, at rest or on the move.
 
 The world of the bundled model. A :class:`Scene` is a value (what is where, and what it does); :func:`render` draws it
 at any size and length; :func:`sample_scene` draws a random one. Coordinates are fractions of the frame: x grows to
@@ -8,38 +8,29 @@ the right, y downwards, radii are fractions of the shorter side, time runs from 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
-COLOURS: dict[str, tuple[int, int, int]] = {
-    "red": (222, 38, 38),
-    "orange": (245, 136, 24),
-    "yellow": (248, 222, 48),
-    "green": (44, 168, 66),
-    "blue": (48, 104, 236),
-    "purple": (144, 58, 196),
-    "pink": (250, 150, 196),
-    "white": (246, 246, 246),
-}
-BACKGROUNDS: dict[str, tuple[int, int, int]] = {
-    "black": (12, 12, 12),
-    "gray": (122, 122, 122),
-    "brown": (104, 66, 36),
-    "navy": (20, 26, 84),
-}
-SHAPES = ("circle", "square", "triangle", "star", "heart", "ring")
-MOTIONS = ("still", "left", "right", "up", "down", "growing", "shrinking")
+from core.training.drawing import BACKGROUNDS, COLOURS, RGB, SHAPES, TEXTURES, blend, paint_background, shape_mask
+
+MOTIONS = ("still", "left", "right", "up", "down", "growing", "shrinking", "entering", "leaving")
 DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
+RELATIONS = ("left of", "above", "in front of")
 COUNT_WORDS = ("zero", "one", "two", "three", "four")
-BIG_RADIUS = 0.25  # at and above: "big"
-RING_HOLE = 0.55  # inner radius of a ring as a fraction of the outer one
+SLOW, FAST = (0.16, 0.24), (0.5, 0.62)  # travel of what moves slowly and quickly, as fractions of the frame
+SMALL, BIG = 0.2, 0.25  # radii below and above which an object is small and big; between them nobody says
+
+Combination = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One shape. ``x, y, radius`` hold at the middle of the clip; ``travel`` is the whole path's length."""
+    """One shape. ``x, y, radius`` hold at the middle of the clip; ``travel`` is the whole path's length.
+
+    ``heading`` is where an entering or leaving object goes.
+    """
 
     colour: str
     shape: str
@@ -48,32 +39,43 @@ class SceneObject:
     radius: float
     motion: str = "still"
     travel: float = 0.0
-    rgb: tuple[int, int, int] = (0, 0, 0)
+    rgb: RGB = (0, 0, 0)
+    heading: str = ""
 
     def state(self, time: float) -> tuple[float, float, float]:
         """Centre x, centre y and radius at ``time`` in [0, 1]."""
-        if self.motion in DIRECTIONS:
-            dx, dy = DIRECTIONS[self.motion]
-            return self.x + dx * self.travel * (time - 0.5), self.y + dy * self.travel * (time - 0.5), self.radius
+        way = self.travel * (time - 0.5)
+        direction = DIRECTIONS.get(self.heading or self.motion)
+        if direction is not None:
+            return self.x + direction[0] * way, self.y + direction[1] * way, self.radius
         if self.motion == "growing":
-            return self.x, self.y, self.radius * (1.0 + self.travel * (time - 0.5))
+            return self.x, self.y, self.radius * (1.0 + way)
         if self.motion == "shrinking":
-            return self.x, self.y, self.radius * (1.0 - self.travel * (time - 0.5))
+            return self.x, self.y, self.radius * (1.0 - way)
         return self.x, self.y, self.radius
 
     @property
     def size(self) -> str:
-        """ "big" or "small"."""
-        return "big" if self.radius >= BIG_RADIUS else "small"
+        """ "big", "small", or "" where nobody would say."""
+        return "big" if self.radius >= BIG else "small" if self.radius <= SMALL else ""
+
+    @property
+    def speed(self) -> str:
+        """ "slowly", "quickly", or "" where nobody would say."""
+        if self.motion not in DIRECTIONS:
+            return ""
+        return "slowly" if self.travel <= SLOW[1] else "quickly" if self.travel >= FAST[0] else ""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A background and its objects, in drawing order."""
+    """A background and its objects, nearest first; ``relation`` is that of the first object to the second."""
 
     background: str
     objects: tuple[SceneObject, ...]
-    background_rgb: tuple[int, int, int]
+    background_rgb: RGB
+    texture: str = "plain"
+    relation: str = ""
 
 
 def is_held_out(colour: str, shape: str, motion: str) -> bool:
@@ -82,117 +84,221 @@ def is_held_out(colour: str, shape: str, motion: str) -> bool:
     return (i + 2 * j + 3 * k) % 8 == 0
 
 
-def combinations(held_out: bool) -> list[tuple[str, str, str]]:
-    """All (colour, shape, motion) of one side of the split, in a fixed order."""
-    return [(c, s, m) for c in COLOURS for s in SHAPES for m in MOTIONS if is_held_out(c, s, m) == held_out]
+# whole pairs that training never shows, in no motion, clip or picture
+UNSEEN_PAIRS = (("red", "heart"), ("yellow", "square"), ("blue", "ring"), ("pink", "triangle"))
 
 
-def _polygons(shape: str) -> list[np.ndarray]:
-    """Contours of a shape in the unit circle, each [K, 2]; several contours follow the even-odd rule."""
-    turn = np.linspace(0.0, 2.0 * np.pi, 48, endpoint=False)
-    circle = np.stack([np.sin(turn), -np.cos(turn)], axis=1)
-    if shape == "circle":
-        return [circle]
-    if shape == "ring":
-        return [circle, circle * RING_HOLE]
-    if shape == "square":
-        return [np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * 0.82]
-    if shape == "triangle":
-        return [np.array([[0.0, -1.0], [0.95, 0.8], [-0.95, 0.8]])]
-    if shape == "star":
-        angle = np.arange(10) * np.pi / 5.0
-        reach = np.where(np.arange(10) % 2 == 0, 1.1, 0.45)
-        return [np.stack([np.sin(angle) * reach, -np.cos(angle) * reach], axis=1)]
-    if shape == "heart":
-        x = 16 * np.sin(turn) ** 3
-        y = -(13 * np.cos(turn) - 5 * np.cos(2 * turn) - 2 * np.cos(3 * turn) - np.cos(4 * turn))
-        return [np.stack([x, y - 2.0], axis=1) / 16.0]
-    raise ValueError(f"unknown shape {shape!r}; known: {', '.join(SHAPES)}")
+def combinations(held_out: bool, pairs: bool = False) -> list[Combination]:
+    """All (colour, shape, motion) of one side of the split, in a fixed order; ``pairs``: those of the unseen pairs."""
+    every = [(c, s, m) for c in COLOURS for s in SHAPES for m in MOTIONS]
+    if pairs:
+        return [combination for combination in every if combination[:2] in UNSEEN_PAIRS]
+    return [combination for combination in every if combination[:2] not in UNSEEN_PAIRS and is_held_out(*combination) == held_out]
 
 
-POLYGONS = {shape: _polygons(shape) for shape in SHAPES}
+def render(scene: Scene, height: int, width: int, num_frames: int = 1, times: Sequence[float] | None = None) -> np.ndarray:
+    """Draw a scene: uint8 RGB [num_frames, height, width, 3]. One frame shows the middle of the clip.
 
-
-def shape_mask(shape: str, x: float, y: float, radius: float, height: int, width: int) -> np.ndarray:
-    """Anti-aliased coverage of one shape, uint8 [H, W]; ``x, y, radius`` in pixels."""
-    mask = np.zeros((height, width), np.uint8)
-    contours = [np.round((p * radius + (x, y)) * 16).astype(np.int32) for p in POLYGONS[shape]]
-    cv2.fillPoly(mask, contours, 255, lineType=cv2.LINE_AA, shift=4)
-    return mask
-
-
-def render(scene: Scene, height: int, width: int, num_frames: int = 1) -> np.ndarray:
-    """Draw a scene: uint8 RGB [num_frames, height, width, 3]. One frame shows the middle of the clip."""
-    times = [0.5] if num_frames == 1 else [t / (num_frames - 1) for t in range(num_frames)]
-    frames = np.empty((num_frames, height, width, 3), np.uint8)
-    frames[:] = scene.background_rgb
+    Args:
+        times: these moments instead of ``num_frames`` evenly spaced ones.
+    """
+    if times is None:
+        times = [0.5] if num_frames == 1 else [t / (num_frames - 1) for t in range(num_frames)]
+    frames = np.empty((len(times), height, width, 3), np.uint8)
+    frames[:] = paint_background(scene.background_rgb, scene.texture, height, width)
     side = min(height, width)
     for frame, time in zip(frames, times, strict=True):
-        for item in scene.objects:
+        for item in reversed(scene.objects):
             x, y, radius = item.state(time)
-            mask = shape_mask(item.shape, x * width, y * height, radius * side, height, width)
-            alpha = mask[..., None].astype(np.uint16)
-            frame[:] = (frame * (255 - alpha) + np.asarray(item.rgb, np.uint16) * alpha + 127) // 255
+            blend(frame, shape_mask(item.shape, x * width, y * height, radius * side, height, width), item.rgb)
     return frames
 
 
-def _jitter(rgb: tuple[int, int, int], rng: random.Random, amount: int = 9) -> tuple[int, int, int]:
+def object_masks(scene: Scene, height: int, width: int, time: float = 0.5) -> list[np.ndarray]:
+    """What of each object can be seen at ``time``: coverage uint8 [H, W], what stands in front taken away."""
+    side = min(height, width)
+    masks: list[np.ndarray] = []
+    free = np.full((height, width), 255, np.uint8)
+    for item in scene.objects:
+        x, y, radius = item.state(time)
+        mask = shape_mask(item.shape, x * width, y * height, radius * side, height, width)
+        masks.append(np.minimum(mask, free))
+        free = np.minimum(free, 255 - mask)
+    return masks
+
+
+# -- drawing by lot
+
+
+def _jitter(rgb: RGB, rng: random.Random, amount: int = 9) -> RGB:
     red, green, blue = (min(255, max(0, channel + rng.randint(-amount, amount))) for channel in rgb)
     return red, green, blue
 
 
-def sample_object(combination: tuple[str, str, str], rng: random.Random, radius: float | None = None) -> SceneObject:
-    """One object of the given (colour, shape, motion), placed so that it stays inside the frame all the time."""
+def _between(rng: random.Random, reach: float) -> float:
+    return rng.uniform(reach, 1.0 - reach)
+
+
+def _single_radius(rng: random.Random, largest: float) -> float:
+    """Mostly clearly small or clearly big, where the motion leaves room for both."""
+    if largest <= BIG or rng.random() < 0.15:
+        return rng.uniform(0.15, largest)
+    return rng.uniform(0.14, SMALL) if rng.random() < 0.5 else rng.uniform(BIG + 0.01, largest)
+
+
+def sample_object(
+    combination: Combination, rng: random.Random, radius: float | None = None, aspect: tuple[float, float] = (1.0, 1.0)
+) -> SceneObject:
+    """One object of the given (colour, shape, motion), placed so that it stays inside the frame while it should.
+
+    Args:
+        radius: fixed, or None for a random one.
+        aspect: the frame's (width, height) in units of its shorter side.
+    """
     colour, shape, motion = combination
     rgb = _jitter(COLOURS[colour], rng)
+    if motion in ("entering", "leaving"):
+        return _crossing(combination, rng, radius or _single_radius(rng, 0.3), rgb, aspect)
     if motion in DIRECTIONS:
-        radius = radius or rng.uniform(0.15, 0.27)
-        travel = rng.uniform(0.3, min(0.55, 0.94 - 2.2 * radius))
-        along, across = radius * 1.1 + travel / 2 + 0.01, radius * 1.1 + 0.01
+        travel = rng.choice((rng.uniform(*SLOW), rng.uniform(0.3, 0.44), rng.uniform(*FAST)))
         horizontal = DIRECTIONS[motion][0] != 0.0
-        reach_x, reach_y = (along, across) if horizontal else (across, along)
-        x, y = rng.uniform(reach_x, 1 - reach_x), rng.uniform(reach_y, 1 - reach_y)
+        room = aspect[0] if horizontal else aspect[1]
+        radius = radius or _single_radius(rng, min(0.32, (0.94 - travel) * room / 2.2))
+        along, across = radius * 1.1 / room + travel / 2 + 0.01, radius * 1.1 / aspect[horizontal] + 0.01
+        x, y = _between(rng, along if horizontal else across), _between(rng, across if horizontal else along)
         return SceneObject(colour, shape, x, y, radius, motion, travel, rgb)
     travel = 0.0
     if motion != "still":
         travel = rng.uniform(0.8, 1.1)
-        radius = radius or rng.uniform(0.16, 0.27)
-    radius = radius or rng.uniform(0.15, 0.36)
-    reach = radius * (1 + travel / 2) * 1.1 + 0.01
-    x, y = rng.uniform(reach, 1 - reach), rng.uniform(reach, 1 - reach)
+        radius = radius or _single_radius(rng, 0.28)
+    radius = radius or _single_radius(rng, 0.36)
+    reach = radius * (1 + travel / 2) * 1.1
+    x, y = _between(rng, min(0.49, reach / aspect[0] + 0.01)), _between(rng, min(0.49, reach / aspect[1] + 0.01))
     return SceneObject(colour, shape, x, y, radius, motion, travel, rgb)
 
 
-def sample_scene(
-    rng: random.Random, count: int = 1, held_out: bool = False, motion: str | None = None, background: str | None = None
-) -> Scene:
-    """A random scene of ``count`` objects that do not touch.
+def _crossing(combination: Combination, rng: random.Random, radius: float, rgb: RGB, aspect: tuple[float, float]) -> SceneObject:
+    """An object that comes in from outside and ends well inside, or the other way round."""
+    colour, shape, motion = combination
+    heading = rng.choice(list(DIRECTIONS))
+    horizontal = DIRECTIONS[heading][0] != 0.0
+    own, other = (aspect[0], aspect[1]) if horizontal else (aspect[1], aspect[0])
+    outside, inside = -radius * 1.1 / own, max(rng.uniform(0.42, 0.58), radius * 1.1 / own)
+    middle, travel = (outside + inside) / 2, inside - outside  # as if it came from the left or the top
+    if motion == "leaving":
+        middle = 1.0 - middle
+    if heading in ("left", "up"):
+        middle = 1.0 - middle
+    across = _between(rng, min(0.49, radius * 1.1 / other + 0.01))
+    x, y = (middle, across) if horizontal else (across, middle)
+    return SceneObject(colour, shape, x, y, radius, motion, travel, rgb, heading)
 
-    Args:
-        rng: the only source of chance.
-        count: objects, 1 to 4; more than one are always still.
-        held_out: take combinations from the held-out side of the split.
-        motion: fix the motion (``"still"`` for pictures); None draws one.
-        background: fix the background's name; None draws one.
-    """
-    name = background or rng.choice(list(BACKGROUNDS))
-    background_rgb = _jitter(BACKGROUNDS[name], rng, 5)
-    wanted = "still" if count > 1 else motion
-    if wanted is None:
-        wanted = rng.choice(MOTIONS)
-    choices = [c for c in _SPLIT[held_out] if c[2] == wanted]
-    if count == 1:
-        return Scene(name, (sample_object(rng.choice(choices), rng),), background_rgb)
+
+_SPLIT = {side: combinations(side) for side in (False, True)}
+
+
+def _choices(held_out: bool, motion: str, pairs: bool) -> list[Combination]:
+    pool = combinations(True, pairs=True) if pairs else _SPLIT[held_out]
+    return [combination for combination in pool if combination[2] == motion]
+
+
+def _distinct(rng: random.Random, motions: list[str], held_out: bool) -> list[Combination]:
+    """One combination a motion, no colour and no shape twice."""
+    while True:
+        picked = [rng.choice(_choices(held_out, motion, False)) for motion in motions]
+        if len({c for c, _, _ in picked}) == len({s for _, s, _ in picked}) == len(picked):
+            return picked
+
+
+def _arranged(rng: random.Random, clip: bool, held_out: bool, aspect: tuple[float, float]) -> tuple[str, list[SceneObject]]:
+    """Two objects side by side, one above the other, or one in front of the other; they keep their relation all the time."""
+    relation = rng.choice(RELATIONS)
+    motions = ["still", "still"]
+    if clip and relation != "in front of":
+        ways = ("up", "down") if relation == "left of" else ("left", "right")
+        motions = [rng.choice(("still", "still", *ways)) for _ in range(2)]
+    combos = _distinct(rng, motions, held_out)
+    if relation == "in front of":
+        return relation, _overlapping(rng, combos, aspect)
+    items = []
+    for place, (combination, motion) in enumerate(zip(combos, motions, strict=True)):
+        colour, shape, _ = combination
+        radius, travel = rng.uniform(0.13, 0.2), rng.uniform(0.28, 0.46) if motion != "still" else 0.0
+        along = 0.5 + (place - 0.5) * rng.uniform(0.46, 0.56)
+        across = _between(rng, min(0.49, radius * 1.1 / aspect[relation == "left of"] + travel / 2 + 0.01))
+        x, y = (along, across) if relation == "left of" else (across, along)
+        items.append(SceneObject(colour, shape, x, y, radius, motion, travel, _jitter(COLOURS[colour], rng)))
+    return relation, items
+
+
+def _overlapping(rng: random.Random, combos: list[Combination], aspect: tuple[float, float]) -> list[SceneObject]:
+    """The first covers a side of the larger second."""
+    radii = rng.uniform(0.14, 0.18), rng.uniform(0.2, 0.25)
+    x, y = rng.uniform(0.42, 0.58), rng.uniform(0.42, 0.58)
+    away = rng.choice((-1, 1)) * rng.uniform(0.85, 1.05) * radii[1] / aspect[0], rng.uniform(-0.08, 0.08)
+    items = []
+    for (colour, shape, _), radius, sign in zip(combos, radii, (0.6, -0.4), strict=True):
+        place = x + sign * away[0], y + sign * away[1]
+        items.append(SceneObject(colour, shape, *place, radius, "still", 0.0, _jitter(COLOURS[colour], rng)))
+    return items
+
+
+def _scattered(rng: random.Random, count: int, held_out: bool, aspect: tuple[float, float]) -> list[SceneObject]:
+    """Still objects that do not touch."""
     objects: list[SceneObject] = []
     while len(objects) < count:
         objects = []
         for _ in range(60):
-            item = sample_object(rng.choice(choices), rng, radius=rng.uniform(0.12, 0.19))
-            if all((item.x - o.x) ** 2 + (item.y - o.y) ** 2 > (1.2 * (item.radius + o.radius)) ** 2 for o in objects):
+            combo = rng.choice(_choices(held_out, "still", False))
+            item = sample_object(combo, rng, radius=rng.uniform(0.12, 0.18), aspect=aspect)
+            if all(_far_apart(item, other, aspect) for other in objects):
                 objects.append(item)
             if len(objects) == count:
                 break
-    return Scene(name, tuple(objects), background_rgb)
+    return objects
 
 
-_SPLIT = {side: combinations(side) for side in (False, True)}
+def _far_apart(a: SceneObject, b: SceneObject, aspect: tuple[float, float]) -> bool:
+    across, down = (a.x - b.x) * aspect[0], (a.y - b.y) * aspect[1]
+    return across**2 + down**2 > (1.2 * (a.radius + b.radius)) ** 2
+
+
+def aspect_of(height: int, width: int) -> tuple[float, float]:
+    """A frame's (width, height) in units of its shorter side."""
+    side = min(height, width)
+    return width / side, height / side
+
+
+def sample_scene(
+    rng: random.Random,
+    count: int = 1,
+    held_out: bool = False,
+    motion: str | None = None,
+    background: str | None = None,
+    aspect: tuple[float, float] = (1.0, 1.0),
+    clip: bool = True,
+    pairs: bool = False,
+) -> Scene:
+    """A random scene of ``count`` objects.
+
+    Args:
+        rng: the only source of chance.
+        count: objects, 1 to 4; two stand in a relation and may move, three and four are still and do not touch.
+        held_out: take combinations from the held-out side of the split.
+        motion: fix a single object's motion; None draws one.
+        background: fix the background's name, and make it plain; None draws both.
+        aspect: the frame's (width, height) in units of its shorter side.
+        clip: False keeps two objects still.
+        pairs: take a single object of the unseen pairs.
+    """
+    name = background or rng.choice(list(BACKGROUNDS))
+    texture = "plain" if background or rng.random() < 0.6 else rng.choice(TEXTURES[1:])
+    ground = _jitter(BACKGROUNDS[name], rng, 5)
+    if count == 2:
+        relation, items = _arranged(rng, clip, held_out, aspect)
+        return Scene(name, tuple(items), ground, texture, relation)
+    if count == 1:
+        wanted = motion or rng.choice(MOTIONS)
+        item = sample_object(rng.choice(_choices(held_out, wanted, pairs)), rng, aspect=aspect)
+        return Scene(name, (item,), ground, texture)
+    return Scene(name, tuple(_scattered(rng, count, held_out, aspect)), ground, texture)

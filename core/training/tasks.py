@@ -5,14 +5,17 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from core.training.scenes import BACKGROUNDS, COLOURS, COUNT_WORDS, MOTIONS, SHAPES, Scene, SceneObject
+from core.training.drawing import BACKGROUNDS, COLOURS, SHAPES
+from core.training.phrases import MEDIA, follow_up, foreign, phrase
+from core.training.scenes import COUNT_WORDS, DIRECTIONS, MOTIONS, UNSEEN_PAIRS, Scene, SceneObject, sample_scene
 
-ARTICLES = {"orange": "an"}
+BORDERS, NEAR_BORDER = (0.38, 0.62), 0.04  # of the nine places; nearer than this nobody asks where it is
+OPPOSITE = {"left of": "right of", "above": "below", "in front of": "behind"}
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """One question and its answer; ``key`` is the word that decides whether an answer is right."""
+    """One question and its answer; ``key`` holds the words that decide whether an answer is right."""
 
     kind: str
     question: str
@@ -22,31 +25,63 @@ class Exchange:
 
 def article(word: str) -> str:
     """ "a" or "an"."""
-    return ARTICLES.get(word, "a")
+    return "an" if word[0] in "aeio" else "a"
 
 
 def name(item: SceneObject, size: bool = False) -> str:
     """ "a red circle" or "a big red circle"."""
-    words = [item.size, item.colour, item.shape] if size else [item.colour, item.shape]
+    words = [item.size, item.colour, item.shape] if size and item.size else [item.colour, item.shape]
     return f"{article(words[0])} {' '.join(words)}"
 
 
-def position(item: SceneObject) -> str:
-    """Where the object is: one of nine places on a three by three grid."""
-    column = "left" if item.x < 0.4 else "right" if item.x > 0.6 else ""
-    row = "top" if item.y < 0.4 else "bottom" if item.y > 0.6 else ""
+PLACES = tuple(f"{row} {column}".strip() or "center" for row in ("top", "", "bottom") for column in ("left", "", "right"))
+
+
+def place(x: float, y: float) -> str:
+    """One of nine places on a three by three grid; "" too near to a border to say."""
+    if any(abs(value - border) < NEAR_BORDER for value in (x, y) for border in BORDERS):
+        return ""
+    column = "left" if x < BORDERS[0] else "right" if x > BORDERS[1] else ""
+    row = "top" if y < BORDERS[0] else "bottom" if y > BORDERS[1] else ""
     return f"{row} {column}".strip() or "center"
 
 
-MOVES = {
-    "still": ("stays still", "still"),
-    "left": ("moves left", "moving left"),
-    "right": ("moves right", "moving right"),
-    "up": ("moves up", "moving up"),
-    "down": ("moves down", "moving down"),
-    "growing": ("grows", "growing"),
-    "shrinking": ("shrinks", "shrinking"),
-}
+def position(item: SceneObject) -> str:
+    """Where the object is in the middle of its way; "" where nobody would say."""
+    return place(item.x, item.y)
+
+
+def ground(scene: Scene) -> str:
+    """ "navy" or "striped navy"."""
+    return scene.background if scene.texture == "plain" else f"{scene.texture} {scene.background}"
+
+
+def moves(item: SceneObject, speed: bool = False) -> str:
+    """What it does, as a verb: "moves left", "enters from the top", "slowly moves up"."""
+    verbs = {"still": "stays still", "growing": "grows", "shrinking": "shrinks"}
+    if item.motion in verbs:
+        return verbs[item.motion]
+    if item.motion == "entering":
+        return f"enters from the {_origin(item)}"
+    if item.motion == "leaving":
+        return f"leaves to the {_goal(item)}"
+    return f"{item.speed} moves {item.motion}" if speed and item.speed else f"moves {item.motion}"
+
+
+def moving(item: SceneObject, speed: bool = False) -> str:
+    """What it does, as a participle: "moving left", "standing still", "entering from the top"."""
+    verb, _, rest = moves(item).partition(" ")
+    forms = {"stays": "staying", "grows": "growing", "shrinks": "shrinking", "enters": "entering", "leaves": "leaving"}
+    text = f"{forms.get(verb, 'moving')} {rest}".strip()
+    return f"{item.speed} {text}" if speed and item.speed else text
+
+
+def _origin(item: SceneObject) -> str:
+    return {"left": "right", "right": "left", "up": "bottom", "down": "top"}[item.heading]
+
+
+def _goal(item: SceneObject) -> str:
+    return {"left": "left", "right": "right", "up": "top", "down": "bottom"}[item.heading]
 
 
 def listing(items: list[str]) -> str:
@@ -54,185 +89,316 @@ def listing(items: list[str]) -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
-def caption(scene: Scene, clip: bool, size: bool = False) -> str:
-    """ "a red circle moving left on a black background"; several objects stand in order from left to right."""
-    items = sorted(scene.objects, key=lambda item: item.x)
-    text = listing([name(item, size) for item in items])
-    if clip and len(items) == 1:
-        text += " that stays still" if items[0].motion == "still" else f" {MOVES[items[0].motion][1]}"
-    return f"{text} on a {scene.background} background"
+def caption(scene: Scene, clip: bool, size: bool = False, speed: bool = False) -> str:
+    """ "a red circle moving left on a black background"; three or more objects stand in order from left to right."""
+    items, where = scene.objects, ground(scene)
+    behind = f"on {article(where)} {where} background"
+    if len(items) > 2:
+        return f"{listing([name(item, size) for item in sorted(items, key=lambda item: item.x)])} {behind}"
+    resting = all(item.motion == "still" for item in items)
+    if len(items) == 2 and (resting or not clip):
+        return f"{name(items[0], size)} {scene.relation} {name(items[1], size)} {behind}"
+    if len(items) == 2:
+        first, second = (f"{name(item, size)} {moving(item)}" for item in items)
+        return f"{first}, {scene.relation} {second}, {behind}"
+    if not clip:
+        return f"{name(items[0], size)} {behind}"
+    motion = "that stays still" if resting else moving(items[0], speed)
+    return f"{name(items[0], size)} {motion} {behind}"
 
 
-ASK = {
-    "colour": ("What colour is it?", "What color is it?", "What colour is the {shape}?", "What color is the {shape}?",
-               "Which colour does the {shape} have?", "Tell me the colour of the {shape}."),
-    "shape": ("What shape is it?", "What is the shape?", "Which shape is this?", "What shape do you see?",
-              "What is the {colour} shape?", "What shape is the {colour} object?"),
-    "count": ("How many shapes are there?", "How many objects are there?", "How many shapes do you see?",
-              "Count the objects.", "How many things are in the {medium}?"),
-    "background": ("What colour is the background?", "What color is the background?", "What is the background?",
-                   "Which background is it on?"),
-    "position": ("Where is it?", "Where is the {shape}?", "Where in the {medium} is the {shape}?",
-                 "In which part is the {shape}?"),
-    "size": ("Is it big or small?", "How big is it?", "Is the {shape} big or small?", "What size is the {shape}?"),
-    "motion": ("How does it move?", "What does the {shape} do?", "Which way does it move?", "What happens?",
-               "What is the motion?", "How does the {shape} move?"),
-    "caption": ("Describe the {medium}.", "What is in the {medium}?", "What do you see?", "Describe what you see.",
-                "What is this?", "Please describe this {medium}."),
-    "yes_no": ("Is there {thing}?", "Is there {thing} in the {medium}?", "Do you see {thing}?", "Can you see {thing}?"),
-    "follow_colour": ("And its colour?", "And the colour?", "And what colour is it?"),
-    "follow_shape": ("And its shape?", "And the shape?", "And what shape is it?"),
-    "follow_background": ("And the background?", "And what is the background?"),
-}  # fmt: skip
+def sentence(text: str) -> str:
+    """With a capital and a full stop."""
+    return f"{text[0].upper()}{text[1:]}."
 
 
-def _ask(kind: str, rng: random.Random, item: SceneObject, medium: str, **extra: str) -> str:
-    return rng.choice(ASK[kind]).format(shape=item.shape, colour=item.colour, medium=medium, **extra)
+class Interview:
+    """Draws questions about one scene.
 
+    Args:
+        scene: what is seen.
+        rng: the only source of chance.
+        clip: whether motion is seen.
+        held_out: ask in the forms that training never uses.
+    """
 
-def single_exchange(kind: str, scene: Scene, rng: random.Random, clip: bool) -> Exchange:
-    """One question of ``kind`` about a scene of a single object."""
-    item, medium = scene.objects[0], "video" if clip else rng.choice(("picture", "image"))
-    if kind == "yes_no":
-        return yes_no(scene, rng, clip)
-    question = _ask(kind, rng, item, medium)
-    if kind in ("colour", "follow_colour"):
-        return Exchange(kind, question, f"It is {item.colour}.", item.colour)
-    if kind in ("shape", "follow_shape"):
-        return Exchange(kind, question, f"It is a {item.shape}.", item.shape)
-    if kind == "count":
-        return Exchange(kind, question, "There is one shape.", "one")
-    if kind in ("background", "follow_background"):
-        return Exchange(kind, question, f"The background is {scene.background}.", scene.background)
-    if kind == "position":
+    def __init__(self, scene: Scene, rng: random.Random, clip: bool, held_out: bool = False) -> None:
+        self.scene, self.rng, self.clip, self.held_out = scene, rng, clip, held_out
+        self.single = len(scene.objects) == 1
+
+    def ask(self, kind: str) -> Exchange | None:
+        """One question of ``kind``; None where it would be ambiguous here."""
+        if kind == "yes_no":
+            return self.yes_no(self.rng.random() < 0.5)
+        item = self.rng.choice(self.scene.objects)
+        return getattr(self, f"_{kind}")(item)
+
+    def _phrase(self, kind: str, needs: str = "", **words: str) -> str:
+        medium = self.rng.choice(MEDIA[self.clip])
+        return phrase(kind, self.rng, self.held_out, needs, medium=medium, **words)
+
+    def _call(self, item: SceneObject, hide: str = "") -> str | None:
+        """How to speak of an object without giving ``hide`` (its colour or shape) away; None when two would answer to it."""
+        names = []
+        if self.single:
+            names = ["it", "it", "the object", "the thing"] + ([] if hide == "shape" else ["the shape"])
+        others = [o for o in self.scene.objects if o is not item]
+        if hide != "shape" and all(o.shape != item.shape for o in others):
+            names += [f"the {item.shape}", f"the {item.shape}"]
+        if hide != "colour" and all(o.colour != item.colour for o in others):
+            names += [f"the {item.colour} {self.rng.choice(('object', 'shape', 'thing', 'one'))}"]
+        if not hide and all((o.shape, o.colour) != (item.shape, item.colour) for o in others):
+            names += [f"the {item.colour} {item.shape}"]
+        return self.rng.choice(names) if names else None
+
+    def _plain(self, kind: str, item: SceneObject, answer: str, key: str, hide: str = "") -> Exchange | None:
+        it = self._call(item, hide)
+        if it is None:
+            return None
+        return Exchange(kind, self._phrase(kind, needs="" if self.single else "{it}", it=it), answer, key)
+
+    def _colour(self, item: SceneObject) -> Exchange | None:
+        return self._plain("colour", item, f"It is {item.colour}.", item.colour, hide="colour")
+
+    def _shape(self, item: SceneObject) -> Exchange | None:
+        return self._plain("shape", item, f"It is {article(item.shape)} {item.shape}.", item.shape, hide="shape")
+
+    def _count(self, item: SceneObject) -> Exchange:  # noqa: ARG002
+        word = COUNT_WORDS[len(self.scene.objects)]
+        answer = f"There is {word} shape." if self.single else f"There are {word} shapes."
+        return Exchange("count", self._phrase("count"), answer, word)
+
+    def _background(self, item: SceneObject) -> Exchange:  # noqa: ARG002
+        where = ground(self.scene)
+        return Exchange("background", self._phrase("background"), f"The background is {where}.", where)
+
+    def _position(self, item: SceneObject) -> Exchange | None:
         place = position(item)
-        return Exchange(kind, question, f"It is in the {place}." if place == "center" else f"It is at the {place}.", place)
-    if kind == "size":
-        return Exchange(kind, question, f"It is {item.size}.", item.size)
-    if kind == "motion":
-        return Exchange(kind, question, f"It {MOVES[item.motion][0]}.", MOVES[item.motion][0])
-    if kind == "caption":
-        text = caption(scene, clip)
-        return Exchange(kind, question, f"{text[0].upper()}{text[1:]}.", text)
-    raise ValueError(f"unknown question kind {kind!r}")
+        if not place or (item.motion not in ("still", "growing", "shrinking") and self.clip):
+            return None
+        answer = "It is in the center." if place == "center" else f"It is at the {place}."
+        return self._plain("position", item, answer, place)
+
+    def _size(self, item: SceneObject) -> Exchange | None:
+        if not item.size or (self.clip and item.motion in ("growing", "shrinking")):
+            return None
+        return self._plain("size", item, f"It is {item.size}.", item.size)
+
+    def _motion(self, item: SceneObject) -> Exchange | None:
+        return self._plain("motion", item, f"It {moves(item)}.", moves(item)) if self.clip else None
+
+    def _speed(self, item: SceneObject) -> Exchange | None:
+        usable = self.clip and self.single and item.speed
+        return self._plain("speed", item, f"It moves {item.speed}.", item.speed) if usable else None
+
+    def _pair(self) -> tuple[SceneObject, SceneObject, str] | None:
+        """An object, the other, and how the first stands to the second."""
+        if not self.scene.relation:
+            return None
+        first, second = self.scene.objects
+        if self.rng.random() < 0.5:
+            return first, second, self.scene.relation
+        return second, first, OPPOSITE[self.scene.relation]
+
+    def _relation(self, item: SceneObject) -> Exchange | None:  # noqa: ARG002
+        pair = self._pair()
+        if pair is None:
+            return None
+        it, other, side = pair
+        question = self._phrase("relation", it=f"the {it.shape}", other=f"the {other.shape}")
+        return Exchange("relation", question, f"It is {side} the {other.shape}.", f"{side} the {other.shape}")
+
+    def _neighbour(self, item: SceneObject) -> Exchange | None:  # noqa: ARG002
+        pair = self._pair()
+        if pair is None:
+            return None
+        it, other, side = pair
+        question = self._phrase("neighbour", side=side, other=f"the {other.shape}")
+        return Exchange("neighbour", question, f"It is {name(it)}.", f"{it.colour} {it.shape}")
+
+    def _caption(self, item: SceneObject) -> Exchange:  # noqa: ARG002
+        text = caption(self.scene, self.clip)
+        return Exchange("caption", self._phrase("caption"), sentence(text), text)
+
+    def _refusal(self, item: SceneObject) -> Exchange:  # noqa: ARG002
+        """A question about something that is not there."""
+        absent = [shape for shape in SHAPES if all(o.shape != shape for o in self.scene.objects)]
+        thing = self.rng.choice(absent if self.rng.random() < 0.6 else foreign(self.held_out))
+        kind = self.rng.choice(("colour", "colour", "position", "size", *(("motion",) if self.clip else ())))
+        question = self._phrase(kind, needs="{it}", it=f"the {thing}")
+        return Exchange("refusal", question, f"There is no {thing} here.", f"no {thing}")
+
+    def yes_no(self, truth: bool) -> Exchange:
+        """A probe whose right answer is ``truth``: about a thing, sometimes about a motion or a relation."""
+        rng, item = self.rng, self.rng.choice(self.scene.objects)
+        about = rng.random()
+        answer, key = ("Yes.", "yes") if truth else ("No.", "no")
+        if about < 0.2 and self.clip and self.single:
+            doing = moving(item) if truth else self._other_motion(item)
+            it = self._call(item) or "it"
+            return Exchange("yes_no", self._phrase("yes_no_state", it=it, state=doing), answer, key)
+        pair = self._pair() if about < 0.35 else None
+        if pair is not None:
+            it, other, side = pair
+            if not truth:
+                opposite = {**OPPOSITE, **{right: left for left, right in OPPOSITE.items()}}
+                side = opposite[side]
+            words = {"it": f"the {it.shape}", "state": f"{side} the {other.shape}"}
+            return Exchange("yes_no", self._phrase("yes_no_state", **words), answer, key)
+        thing = f"{item.colour} {item.shape}" if truth else self._absent_thing(item)
+        return Exchange("yes_no", self._phrase("yes_no", thing=f"{article(thing)} {thing}"), answer, key)
+
+    def _other_motion(self, item: SceneObject) -> str:
+        others = [m for m in MOTIONS if m != item.motion and m not in ("entering", "leaving")]
+        motion = self.rng.choice(others)
+        return moving(SceneObject(item.colour, item.shape, 0.5, 0.5, 0.2, motion))
+
+    def _absent_thing(self, item: SceneObject) -> str:
+        """Wrong in the colour, the shape or both, or nothing this model knows."""
+        rng = self.rng
+        if rng.random() < 0.1:
+            return rng.choice(foreign(self.held_out))
+        present = {(o.colour, o.shape) for o in self.scene.objects}
+        while True:
+            wrong = rng.choice(("colour", "shape", "both"))
+            colour = rng.choice([c for c in COLOURS if c != item.colour]) if wrong != "shape" else item.colour
+            shape = rng.choice([s for s in SHAPES if s != item.shape]) if wrong != "colour" else item.shape
+            # the unseen pairs are not spoken of in training: they would always be wrong
+            if (colour, shape) not in present and (self.held_out or (colour, shape) not in UNSEEN_PAIRS):
+                return f"{colour} {shape}"
 
 
-def yes_no(scene: Scene, rng: random.Random, clip: bool, wanted: bool | None = None) -> Exchange:
-    """A balanced yes/no probe; a false one is wrong in the colour, the shape or both (or in the motion of a clip)."""
-    truth = rng.random() < 0.5 if wanted is None else wanted
-    item, medium = rng.choice(scene.objects), "video" if clip else rng.choice(("picture", "image"))
-    colour, shape = item.colour, item.shape
-    present = {(o.colour, o.shape) for o in scene.objects}
-    while not truth and (colour, shape) in present:
-        wrong = rng.choice(("colour", "shape", "both"))
-        colour = rng.choice([c for c in COLOURS if c != item.colour]) if wrong != "shape" else item.colour
-        shape = rng.choice([s for s in SHAPES if s != item.shape]) if wrong != "colour" else item.shape
-    question = _ask("yes_no", rng, item, medium, thing=f"{article(colour)} {colour} {shape}")
-    return Exchange("yes_no", question, "Yes." if truth else "No.", "yes" if truth else "no")
+IMAGE_KINDS = ("colour", "shape", "shape", "background", "position", "position", "size", "yes_no", "yes_no", "count", "caption")
+PAIR_KINDS = ("colour", "shape", "relation", "neighbour", "yes_no", "yes_no", "caption", "count", "position", "background")
+GROUP_KINDS = ("count", "count", "count", "colour", "shape", "yes_no", "yes_no", "caption", "background", "position")
+CLIP_KINDS = ("motion", "motion", "motion", "colour", "shape", "yes_no", "yes_no", "background", "caption", "caption", "speed")
+REFUSALS = 0.09  # of all questions
+SECOND_TURNS = 0.2  # of all talks
 
 
-def group_exchange(kind: str, scene: Scene, rng: random.Random) -> Exchange | None:
-    """One question about a picture of several objects; None where it would be ambiguous."""
-    item, medium = rng.choice(scene.objects), rng.choice(("picture", "image"))
-    shapes, colours = [o.shape for o in scene.objects], [o.colour for o in scene.objects]
-    if kind == "count":
-        word = COUNT_WORDS[len(scene.objects)]
-        return Exchange(kind, _ask(kind, rng, item, medium), f"There are {word} shapes.", word)
-    if kind == "colour" and shapes.count(item.shape) == 1:
-        return Exchange(kind, f"What colour is the {item.shape}?", f"It is {item.colour}.", item.colour)
-    if kind == "shape" and colours.count(item.colour) == 1:
-        return Exchange(kind, f"What is the {item.colour} shape?", f"It is a {item.shape}.", item.shape)
-    if kind == "background":
-        return Exchange(kind, _ask(kind, rng, item, medium), f"The background is {scene.background}.", scene.background)
-    if kind == "caption":
-        text = caption(scene, clip=False)
-        return Exchange(kind, _ask(kind, rng, item, medium), f"{text[0].upper()}{text[1:]}.", text)
-    return yes_no(scene, rng, clip=False) if kind == "yes_no" else None
+def kinds_for(scene: Scene, clip: bool) -> tuple[str, ...]:
+    """What may be asked about a scene; often repeated kinds are asked more often."""
+    if len(scene.objects) > 2:
+        return GROUP_KINDS
+    if len(scene.objects) == 2:
+        return PAIR_KINDS + (("motion",) * 2 if clip else ())
+    return CLIP_KINDS if clip else IMAGE_KINDS
 
 
-IMAGE_KINDS = ("colour", "shape", "shape", "shape", "background", "position", "size", "yes_no", "yes_no", "count", "caption")
-GROUP_KINDS = ("count", "count", "colour", "shape", "yes_no", "background", "caption")
-CLIP_KINDS = ("motion", "motion", "motion", "colour", "shape", "yes_no", "background", "caption", "caption")
-
-
-def exchanges(scene: Scene, rng: random.Random, clip: bool, count: int) -> list[list[Exchange]]:
-    """``count`` independent talks about one scene, each of one or (for single objects, sometimes) two turns."""
+def exchanges(scene: Scene, rng: random.Random, clip: bool, count: int, held_out: bool = False) -> list[list[Exchange]]:
+    """``count`` independent talks about one scene, each of one or two turns."""
+    interview, kinds = Interview(scene, rng, clip, held_out), kinds_for(scene, clip)
     talks: list[list[Exchange]] = []
     while len(talks) < count:
-        if len(scene.objects) > 1:
-            first = group_exchange(rng.choice(GROUP_KINDS), scene, rng)
-            if first is not None:
-                talks.append([first])
-            continue
-        first = single_exchange(rng.choice(CLIP_KINDS if clip else IMAGE_KINDS), scene, rng, clip)
-        talks.append([first])
-        if first.kind in ("colour", "shape", "motion") and rng.random() < 0.12:
-            follow = rng.choice([k for k in ("follow_colour", "follow_shape", "follow_background") if first.kind not in k])
-            talks[-1].append(single_exchange(follow, scene, rng, clip))
+        talk: list[Exchange] = []
+        turns = 2 if rng.random() < SECOND_TURNS else 1
+        while len(talk) < turns:
+            kind = "refusal" if rng.random() < REFUSALS else rng.choice(kinds)
+            exchange = interview.ask(kind)
+            if exchange is None or any(said.kind == exchange.kind for said in talk):
+                continue
+            if talk:
+                exchange = Exchange(exchange.kind, follow_up(exchange.question, rng), exchange.answer, exchange.key)
+            talk.append(exchange)
+        talks.append(talk)
     return talks
 
 
+def prompt(scene: Scene, rng: random.Random, clip: bool, held_out: bool = False) -> str:
+    """A generation prompt in one of many wordings; sometimes it leaves the background open."""
+    item = scene.objects[0]
+    text = caption(scene, clip, size=rng.random() < 0.2, speed=rng.random() < 0.7)
+    where = ground(scene)
+    behind = f" on {article(where)} {where} background"
+    if clip and len(scene.objects) == 1:
+        told = rng.random()
+        if item.motion == "still":
+            text = text.replace(" that stays still", rng.choice((" that stays still", "", " standing still", " staying still")))
+        elif told < 0.25:
+            text = text.replace(moving(item), f"{rng.choice(('that', 'which'))} {moves(item)}", 1)
+        elif told < 0.35 and item.motion in ("left", "right"):
+            text = text.replace(moving(item), f"moving to the {item.motion}", 1)
+    if rng.random() < 0.15:
+        text = text.replace(behind, rng.choice((f" on {where}", "" if scene.texture == "plain" else behind)))
+    text = text.rstrip(",")
+    form = "{it}" if rng.random() < 0.5 and not held_out else None
+    text = text if form else phrase("prompt", rng, held_out, it=text, medium=rng.choice(MEDIA[clip]))
+    if form and rng.random() < 0.15:
+        text = text.removeprefix("a ").removeprefix("an ")
+    if rng.random() < 0.3:
+        text = f"{text[0].upper()}{text[1:]}"
+    return f"{text}." if rng.random() < 0.2 and not text.endswith("?") else text
+
+
 WHO = (
-    "I am HaploOmni tiny, a small model trained on drawn shapes. I know eight colours, six shapes and seven motions, "
+    "I am HaploOmni tiny, a small model trained on drawn shapes. I know eight colours, six shapes and nine motions, "
     "and nothing else."
 )
 CAN = "I can answer questions about pictures and clips of simple shapes, and make clips of them from text."
 CANNOT = "I do not know photos, people, facts or long talks. I was trained on simple shapes only."
+ELSEWHERE = "To make a clip, write this on the text to video page."
+NOTHING_YET = "I see no picture yet. Please add a picture or a clip first."
 SMALL_TALK: tuple[tuple[tuple[str, ...], str], ...] = (
     (
-        ("Hello", "Hi", "Hello!", "Hi!", "Hey", "Good morning", "hello", "hi"),
+        ("Hello", "Hi", "Hello!", "Hi!", "Hey", "Hello there", "Good morning", "hello", "hi", "hey", "Good evening"),
         "Hello! Show me a picture or a clip of simple shapes.",
     ),
-    (("Who are you?", "What are you?", "What is your name?", "who are you?", "Tell me about yourself."), WHO),
-    (("What can you do?", "Help", "help", "How can you help me?", "What do you do?"), CAN),
-    (("What can you not do?", "What do you not know?", "What are your limits?", "Can you recognise photos?"), CANNOT),
-    (("Thanks", "Thank you", "Thank you!", "thanks", "Thanks a lot"), "You are welcome!"),
-    (("How are you?", "how are you?", "How do you do?"), "I am a small program and I work. Show me a picture!"),
-    (("Bye", "Goodbye", "bye", "See you"), "Goodbye!"),
-)
+    (
+        ("Who are you?", "What are you?", "What is your name?", "who are you?", "Tell me about yourself.", "Who made you?"),
+        WHO,
+    ),
+    (
+        ("What can you do?", "Help", "help", "How can you help me?", "What do you do?", "What can I do here?"),
+        CAN,
+    ),
+    (
+        ("What can you not do?", "What do you not know?", "What are your limits?", "Can you recognise photos?",
+         "Tell me a joke.", "What is the capital of France?", "Write a poem.", "What is the weather?", "What is 2 + 2?"),
+        CANNOT,
+    ),
+    (("Thanks", "Thank you", "Thank you!", "thanks", "Thanks a lot", "Great, thanks!"), "You are welcome!"),
+    (
+        ("How are you?", "how are you?", "How do you do?", "How is it going?"),
+        "I am a small program and I work. Show me a picture!",
+    ),
+    (("Bye", "Goodbye", "bye", "See you", "Good night"), "Goodbye!"),
+)  # fmt: skip
 
 
-def small_talk(rng: random.Random) -> Exchange:
+def small_talk(rng: random.Random, held_out: bool = False) -> Exchange:
     """One exchange without any medium, honest about what this model is."""
+    kind = rng.random()
+    if kind < 0.4:
+        scene = sample_scene(rng, count=rng.choice((1, 1, 2)))
+        if kind < 0.12:
+            return Exchange("talk", prompt(scene, rng, True, held_out), ELSEWHERE, ELSEWHERE)
+        asked = None
+        while asked is None:
+            asked = Interview(scene, rng, clip=rng.random() < 0.3, held_out=held_out).ask(rng.choice(IMAGE_KINDS))
+        return Exchange("talk", asked.question, NOTHING_YET, NOTHING_YET)
     questions, answer = rng.choice(SMALL_TALK)
     return Exchange("talk", rng.choice(questions), answer, answer)
 
 
-def prompt(scene: Scene, rng: random.Random, clip: bool) -> str:
-    """A generation prompt in one of several wordings; sometimes it leaves the background open."""
-    if len(scene.objects) > 1:
-        return caption(scene, clip=False)
-    item = scene.objects[0]
-    thing = name(item, size=rng.random() < 0.15)
-    if clip and item.motion == "still":
-        motion = rng.choice(("", " that stays still", " standing still"))
-    elif clip:
-        verb, participle = MOVES[item.motion]
-        motion = rng.choice((f" {participle}", f" {participle}", f" that {verb}", f" which {verb}"))
-        if item.motion in ("left", "right"):
-            motion = rng.choice((motion, f" moving to the {item.motion}"))
-    else:
-        motion = ""
-    ground = rng.choice((f" on a {scene.background} background",) * 4 + (f" on {scene.background}", ""))
-    text = (
-        rng.choice((f"{thing}{motion}{ground}", f"{thing}{ground}{motion}")) if rng.random() < 0.3 else f"{thing}{motion}{ground}"
-    )
-    text = text.removeprefix("a ") if rng.random() < 0.1 else text
-    text = f"{text[0].upper()}{text[1:]}" if rng.random() < 0.3 else text
-    return f"{text}." if rng.random() < 0.2 else text
+def description(scene: Scene, clip: bool) -> str:
+    """A scene in words, complete: what the language prior reads where HaploOmni will see a picture."""
+    parts = []
+    for item in scene.objects:
+        words = [item.size, item.colour, item.shape, position(item), *([item.speed, moves(item)] if clip else [])]
+        parts.append(" ".join(word for word in words if word))
+    order = f"; the first {scene.relation} the second" if scene.relation else ""
+    return f"{', '.join(parts)}{order}; {ground(scene)}"
 
 
 def corpus() -> list[str]:
     """Every sentence form, for training the tokenizer."""
     rng = random.Random(0)
-    words = [" ".join((*COLOURS, *SHAPES, *BACKGROUNDS, *MOTIONS, *COUNT_WORDS))]
-    from core.training.scenes import sample_scene
-
-    for _ in range(4000):
+    words = [" ".join((*COLOURS, *SHAPES, *BACKGROUNDS, *MOTIONS, *DIRECTIONS, *COUNT_WORDS))]
+    for number in range(5000):
         clip = rng.random() < 0.5
-        scene = sample_scene(rng, count=1 if clip or rng.random() < 0.6 else rng.randint(2, 4))
-        words += [prompt(scene, rng, clip)]
-        for talk in exchanges(scene, rng, clip, 4):
+        scene = sample_scene(rng, count=rng.choice((1, 1, 2, 3)), clip=clip)
+        words += [prompt(scene, rng, clip, held_out=number % 6 == 0)]
+        for talk in exchanges(scene, rng, clip, 4, held_out=number % 6 == 0):
             words += [text for exchange in talk for text in (exchange.question, exchange.answer)]
     for questions, answer in SMALL_TALK:
         words += [*questions, answer] * 40
