@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from core.config import HaploOmniConfig, PartConfig
 from core.layers import Attention, AttentionContext, Connector, FeedForward, MultimodalAdaLN, PatchEmbed, RMSNorm, rotary_table
 from core.layers.rotary import RotaryTable
 
 
-class Block(nn.Module):
+class Block(GradientCheckpointingLayer):
     """One block of any part: attention and MLP, each behind a multimodal AdaLN and gated by it (paper eq. 2)."""
 
     def __init__(self, part: PartConfig, layer: int) -> None:
@@ -59,13 +60,16 @@ class HaploOmniModel(nn.Module):
         first, second = self.pre.num_hidden_layers, self.pre.num_hidden_layers + self.base.num_hidden_layers
         hidden = self.pre_connector(self.encode(embeds, position_ids, context))
         hidden = self._run(self.layers[first:second], self.base, hidden, position_ids, context)
-        hidden = self.post_connector(self.norm(hidden))
-        return self._run(self.layers[second:], self.post, hidden, position_ids, context)
+        return self.decode(self.post_connector(self.norm(hidden)), position_ids, context)
 
     def encode(self, embeds: Tensor, position_ids: Tensor, context: AttentionContext) -> Tensor:
         """The pre-decoder alone: [B, S, pre width] -> [B, S, pre width]."""
         layers = self.layers[: self.pre.num_hidden_layers]
         return self._run(layers, self.pre, self.pre_norm(embeds), position_ids, context)
+
+    def decode(self, hidden: Tensor, position_ids: Tensor, context: AttentionContext) -> Tensor:
+        """The post-decoder alone: [B, S, post width] -> [B, S, post width]."""
+        return self._run(self.layers[-self.post.num_hidden_layers :], self.post, hidden, position_ids, context)
 
     def answer_states(self, hidden: Tensor) -> Tensor:
         """Last decoder states -> what lm_head reads: [B, S, base width]."""

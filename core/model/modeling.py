@@ -48,7 +48,7 @@ class HaploOmniForConditionalGeneration(PreTrainedModel, GenerationMixin):
     _skip_keys_device_placement = ["past_key_values", "prefix"]
     _supports_sdpa = True
     _keys_to_ignore_on_load_unexpected = [r"patch_embed_cogvideo\.text_proj\."]
-    supports_gradient_checkpointing = False
+    supports_gradient_checkpointing = True
 
     def __init__(self, config: HaploOmniConfig) -> None:
         super().__init__(config)

@@ -81,7 +81,7 @@ def build_from_priors(
         _vision_into_pre(vision, model)
         _language_into_base(language, model)
         _video_into_post(video, model, frozen_timestep)
-        _start_new_parts(language, model)
+        _start_new_parts(language, video, model)
     return model
 
 
@@ -290,14 +290,22 @@ def _video_into_post(video: CogVideoXTransformer3DModel, model: HaploOmniForCond
         getattr(model, name).load_state_dict(getattr(video, name).state_dict())
 
 
-def _start_new_parts(language: Qwen2ForCausalLM, model: HaploOmniForConditionalGeneration) -> None:
-    """Starting values where no prior speaks: words survive both connectors as well as the widths allow."""
+def _start_new_parts(
+    language: Qwen2ForCausalLM, video: CogVideoXTransformer3DModel, model: HaploOmniForConditionalGeneration
+) -> None:
+    """Starting values where no prior speaks: words survive both connectors as well as the widths allow.
+
+    A video prior that reads the language prior's own states brings the way from the base part to the post part with it.
+    """
     core, words = model.model, language.get_input_embeddings().weight.float()
     ahead = torch.linalg.svd(words.T @ words).Vh[: core.pre.hidden_size]  # (pre width, base width), orthonormal rows
     core.embed_tokens.weight.copy_(words @ ahead.T)
     core.pre_connector.affine.weight.copy_(ahead.T)
-    torch.nn.init.orthogonal_(core.post_connector.affine.weight)
-    core.post_linear.weight.copy_(core.post_connector.affine.weight.T)
+    if video.config.text_embed_dim == core.base.hidden_size:
+        core.post_connector.affine.weight.copy_(video.patch_embed.text_proj.weight)
+    else:
+        torch.nn.init.orthogonal_(core.post_connector.affine.weight)
+    core.post_linear.weight.copy_(torch.linalg.pinv(core.post_connector.affine.weight))
     core.post_linear.bias.zero_()
     for connector in (core.pre_connector, core.post_connector):
         if connector.affine.bias is not None:
