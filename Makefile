@@ -20,7 +20,7 @@ $(VENV)/.installed: requirements.txt
 test-install: install $(VENV)/.installed-dev
 	sh tests/browser/install_chromium.sh
 
-$(VENV)/.installed-dev: requirements-dev.txt requirements.txt
+$(VENV)/.installed-dev: requirements-dev.txt requirements-train.txt requirements.txt
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	touch $@
 

@@ -27,5 +27,9 @@ class RequestError(HaploOmniError, ValueError):
     """A generation setting outside what the model or its autoencoder can do."""
 
 
+class DataError(HaploOmniError, ValueError):
+    """Training data with a bad row, or none at all."""
+
+
 class NumericalError(HaploOmniError, ArithmeticError):
     """The model produced NaN or infinity."""

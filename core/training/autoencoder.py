@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,15 +15,16 @@ from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor
 
 from core.pipelines.preview import fit_latent_rgb
-from core.training.run import Run, warmup_cosine
-from core.training.scenes import Scene, render, sample_scene
+from core.training.drawing import paint_background
+from core.training.scenes import Scene, aspect_of, render, sample_scene
+from core.training.trainer import SavedTask, Share
 
 FRAMES = 9
 KL_WEIGHT = 3e-5
 FOREGROUND_WEIGHT = 3.0
 RIM = 9  # pixels: holes and notches this wide count as much as the objects
 LATENT_ERROR = 0.3  # of the latents' deviation, at most: the decoder must bear what denoising gets wrong
-ENCODER_SHARE = 0.735  # of the steps; then the encoder rests and the decoder alone learns to draw sharper
+SIZES = ((96, 96), (128, 128), (128, 128), (128, 192), (192, 128), (160, 160))
 
 
 def build_autoencoder() -> AutoencoderKLCogVideoX:
@@ -39,97 +42,104 @@ def build_autoencoder() -> AutoencoderKLCogVideoX:
     )
 
 
-def random_scene(rng: random.Random) -> Scene:
-    """Mostly one object in any motion; sometimes several still ones."""
-    return sample_scene(rng, count=1 if rng.random() < 0.85 else rng.randint(2, 4))
+def random_scene(rng: random.Random, height: int = 128, width: int = 128) -> Scene:
+    """Mostly one object or two, in any motion; sometimes more."""
+    return sample_scene(rng, count=rng.choice((1, 1, 1, 1, 2, 2, 3, 4)), aspect=aspect_of(height, width))
 
 
-def training_clips(rng: random.Random, count: int, size: int, crop: int) -> tuple[Tensor, Tensor]:
-    """Clips [B, 3, T, crop, crop] in [-1, 1] and a pixel weight [B, 1, T, crop, crop] that favours the objects
+def training_clip(rng: random.Random, size: tuple[int, int], crop: int) -> tuple[Tensor, Tensor]:
+    """A clip [3, T, crop, crop] in [-1, 1] and a pixel weight [1, T, crop, crop] that favours the objects
     and their surroundings: weighting the objects alone fills the holes of rings and the notches of stars.
 
-    Scenes are drawn at ``size`` and cropped around a point of an object's path, where the hard pixels are.
+    The scene is drawn at ``size`` (height, width) and cropped around a point of an object's path, where the hard pixels are.
     """
-    clips, weights = [], []
-    for _ in range(count):
-        scene = random_scene(rng)
-        frames = render(scene, size, size, FRAMES)
-        item = rng.choice(scene.objects)
-        x, y, radius = item.state(rng.random())
-        left = int(np.clip((x + rng.uniform(-1, 1) * radius) * size - crop / 2, 0, size - crop))
-        top = int(np.clip((y + rng.uniform(-1, 1) * radius) * size - crop / 2, 0, size - crop))
-        frames = frames[:, top : top + crop, left : left + crop]
-        far = np.abs(frames.astype(np.int16) - np.asarray(scene.background_rgb, np.int16)).max(-1) > 10
-        clips.append(frames)
-        near = [cv2.dilate(mask, np.ones((RIM, RIM), np.uint8)) for mask in far.astype(np.uint8)]
-        weights.append(1.0 + FOREGROUND_WEIGHT * np.stack(near).astype(np.float32))
-    video = torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
-    return video, torch.from_numpy(np.stack(weights))[:, None]
+    height, width = size
+    scene = random_scene(rng, height, width)
+    frames = render(scene, height, width, FRAMES)
+    item = rng.choice(scene.objects)
+    x, y, radius = item.state(rng.random())
+    left = int(np.clip((x + rng.uniform(-1, 1) * radius) * width - crop / 2, 0, width - crop))
+    top = int(np.clip((y + rng.uniform(-1, 1) * radius) * height - crop / 2, 0, height - crop))
+    ground = paint_background(scene.background_rgb, scene.texture, height, width).astype(np.int16)
+    far = np.abs(frames.astype(np.int16) - ground).max(-1) > 10
+    far, frames = (whole[:, top : top + crop, left : left + crop] for whole in (far, frames))
+    near = np.stack([cv2.dilate(mask, np.ones((RIM, RIM), np.uint8)) for mask in far.astype(np.uint8)])
+    video = torch.from_numpy(np.ascontiguousarray(frames)).permute(3, 0, 1, 2).float() / 127.5 - 1.0
+    return video, torch.from_numpy(1.0 + FOREGROUND_WEIGHT * near.astype(np.float32))[None]
 
 
-def autoencoder_loss(
-    vae: AutoencoderKLCogVideoX, video: Tensor, weight: Tensor, noise: Tensor, latent_error: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Weighted L1 + L2 of the reconstruction plus a light KL term; returns (loss, mean squared error).
+@dataclass
+class CropBatch:
+    """``video`` [B, 3, T, H, W] in [-1, 1]; ``weight`` of its pixels [B, 1, T, H, W]; ``noise`` [B, 16, F, h, w] draws the
+    latents from the posterior; ``error`` of the same shape, or None, is added to them in units of their deviation."""
+
+    video: Tensor
+    weight: Tensor
+    noise: Tensor
+    error: Tensor | None = None
+
+
+def autoencoder_losses(vae: AutoencoderKLCogVideoX, batch: CropBatch) -> dict[str, Tensor]:
+    """Weighted L1 + L2 of the reconstruction, KL term and squared error, each a mean over pixels summed over rows."""
+    video, weight = batch.video.to(vae.device), batch.weight.to(vae.device)
+    posterior = vae.encode(video).latent_dist
+    mean, logvar = posterior.mean.float(), posterior.logvar.float()
+    latents = mean + batch.noise.to(vae.device) * (0.5 * logvar).exp()
+    if batch.error is not None:
+        latents = latents + batch.error.to(vae.device) * mean.detach().std()
+    error = vae.decode(latents).sample.float() - video
+    reconstruction = (weight * (error.abs() + 2.0 * error.square())).flatten(1).mean(1) / weight.flatten(1).mean(1)
+    kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).flatten(1).mean(1)
+    squared = error.detach().square().flatten(1).mean(1)
+    return {"reconstruction": reconstruction.sum(), "kl": kl.sum(), "squared error": squared.sum()}
+
+
+class AutoencoderTask(SavedTask):
+    """Trains the autoencoder, or its decoder alone, which then also learns to bear errors in the latents.
 
     Args:
-        video: [B, 3, T, H, W] in [-1, 1]; ``weight`` of its pixels [B, 1, T, H, W].
-        noise: [B, 16, F, h, w], draws the latents from the posterior.
-        latent_error: added to the latents in units of their deviation, like ``noise``.
+        vae: learns.
+        steps: of the run; the last fifth uses large crops.
+        rows: small crops a step; of the large ones a third as many.
+        decoder_only: the encoder rests, so that encoded clips stay valid.
+        seed: of the data.
     """
-    with torch.autocast("cpu", torch.bfloat16):
-        posterior = vae.encode(video).latent_dist
-        mean, logvar = posterior.mean.float(), posterior.logvar.float()
-        latents = mean + noise * (0.5 * logvar).exp()
-        if latent_error is not None:
-            latents = latents + latent_error * mean.detach().std()
-        decoded = vae.decode(latents).sample.float()
-    error = decoded - video
-    reconstruction = (weight * (error.abs() + 2.0 * error.square())).mean() / weight.mean()
-    kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
-    return reconstruction + KL_WEIGHT * kl, error.detach().square().mean()
 
+    def __init__(self, vae: AutoencoderKLCogVideoX, steps: int, rows: int = 6, decoder_only: bool = False, seed: int = 0) -> None:
+        super().__init__()
+        self.weights = {"reconstruction": 1.0, "kl": KL_WEIGHT}
+        self.vae, self.steps, self.rows, self.decoder_only, self.seed = vae, steps, rows, decoder_only, seed
+        vae.encoder.requires_grad_(not decoder_only)
 
-def train_autoencoder(folder: Path, steps: int, seed: int = 0, lr: float = 2.5e-3, batch: int = 6) -> AutoencoderKLCogVideoX:
-    """Train from scratch or go on where the folder's state left off.
+    def draw(self, share: Share) -> dict[str, Any]:
+        large = share.step >= int(self.steps * 0.8)
+        rng = random.Random(f"{self.seed}/autoencoder/{self.decoder_only}/{share.step}")
+        size, crop = rng.choice(SIZES), 96 if large else 48
+        rows, made = max(share.parts, self.rows // 3 if large else self.rows), []
+        for row in share.rows(rows):
+            own = random.Random(f"{self.seed}/autoencoder/{self.decoder_only}/{share.step}/{row}")
+            video, weight = training_clip(own, size, crop)
+            generator = torch.Generator().manual_seed(own.getrandbits(60))
+            noise = torch.randn(16, (FRAMES - 1) // 4 + 1, crop // 8, crop // 8, generator=generator)
+            made.append((video, weight, noise, LATENT_ERROR * own.random() * torch.randn(noise.shape, generator=generator)))
+        video, weight, noise, error = (torch.stack(values) for values in zip(*made, strict=True))
+        return {"clips": CropBatch(video, weight, noise, error if self.decoder_only else None)}
 
-    First all of it, then the decoder alone; each phase decays its learning rate and ends on whole frames.
-    """
-    torch.manual_seed(seed)
-    vae = build_autoencoder()
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=1e-4)
-    run = Run(folder, {"vae": vae, "optimizer": optimizer})
-    resting_from = int(steps * ENCODER_SHARE)
-    for step, bar in run.steps(steps, "autoencoder"):
-        resting = step >= resting_from
-        vae.encoder.requires_grad_(not resting)
-        rng = random.Random(f"{seed}/{step}")
-        done, length = (step - resting_from, steps - resting_from) if resting else (step, resting_from)
-        whole = done >= int(length * 0.8)
-        size = 96 if whole else rng.choice((64, 96, 96, 128))
-        video, weight = training_clips(rng, 2 if whole else batch, size, 96 if whole else 48)
-        generator = torch.Generator().manual_seed(step)
-        noise = torch.randn(len(video), 16, 3, video.shape[-2] // 8, video.shape[-1] // 8, generator=generator)
-        wrong = None
-        if resting:
-            amounts = LATENT_ERROR * torch.rand(len(video), 1, 1, 1, 1, generator=generator)
-            wrong = amounts * torch.randn(noise.shape, generator=generator)
-        loss, mse = autoencoder_loss(vae, video, weight, noise, wrong)
-        for group in optimizer.param_groups:
-            group["lr"] = lr * warmup_cosine(done, length, 50) * (0.6 if resting else 1.0)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 0.5)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if step % 10 == 0:
-            psnr = float(-10 * torch.log10(mse / 4.0))
-            run.report(loss=loss.item(), psnr_db=psnr)
-            bar.set_postfix(loss=f"{loss.item():.4f}", psnr=f"{psnr:.1f} dB")
-    return vae
+    def counts(self, batches: dict[str, Any]) -> dict[str, int]:
+        return dict.fromkeys((*self.weights, "squared error"), len(batches["clips"].video))
+
+    def forward(self, batches: dict[str, Any]) -> dict[str, Tensor]:
+        return autoencoder_losses(self.vae, batches["clips"])
+
+    def save(self, folder: Path) -> None:
+        """Write the autoencoder as diffusers does, with the scaling factor that gives latents unit variance."""
+        statistics = latent_statistics(self.vae)
+        self.vae.register_to_config(scaling_factor=round(1.0 / float(statistics["std"]), 5))  # type: ignore[arg-type]
+        self.vae.save_pretrained(folder)
 
 
 @torch.no_grad()
-def latent_statistics(vae: AutoencoderKLCogVideoX, clips: int = 64, size: int = 96, seed: int = 7) -> dict[str, object]:
+def latent_statistics(vae: AutoencoderKLCogVideoX, clips: int = 24, size: int = 128, seed: int = 7) -> dict[str, object]:
     """Latent standard deviation and the latent-to-RGB factors of this autoencoder, on random scenes.
 
     Returns:
@@ -150,9 +160,8 @@ def latent_statistics(vae: AutoencoderKLCogVideoX, clips: int = 64, size: int = 
 
 
 def export_autoencoder(vae: AutoencoderKLCogVideoX, checkpoint: Path) -> None:
-    """Write ``vae/`` (bfloat16, with its scaling factor) and ``preview.json`` into a checkpoint folder."""
+    """Write ``vae/`` in bfloat16 and ``preview.json`` into a checkpoint folder."""
     statistics = latent_statistics(vae)
-    vae.register_to_config(scaling_factor=round(1.0 / float(statistics["std"]), 5))  # type: ignore[arg-type]
     vae.to(torch.bfloat16).save_pretrained(checkpoint / "vae")
     preview = {key: statistics[key] for key in ("factors", "bias", "r2")}
     (checkpoint / "preview.json").write_text(json.dumps(preview, indent=1) + "\n")

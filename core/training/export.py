@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLCogVideoX
@@ -13,16 +14,16 @@ from transformers import PreTrainedTokenizerBase
 from core.model.modeling import HaploOmniForConditionalGeneration
 from core.processor import HaploOmniProcessor
 from core.training.autoencoder import export_autoencoder
-from core.training.trainer import build_scheduler
+from core.training.video import build_scheduler
 
 DEFAULTS = {
     "name": "HaploOmni tiny",
     "knows": (
         "Trained on drawn shapes only: red, orange, yellow, green, blue, purple, pink or white circles, squares, "
-        "triangles, stars, hearts and rings on a black, gray, brown or navy background, that stay still, move left, "
-        "right, up or down, grow or shrink. It knows nothing else."
+        "triangles, stars, hearts and rings, one to four of them, on a plain, striped, checkered or dotted background in "
+        "black, gray, brown or navy; they stay still, move, grow, shrink, enter or leave. It knows nothing else."
     ),
-    "generation": {"height": 96, "width": 96, "num_frames": 9, "num_inference_steps": 25, "guidance_scale": 4.0},
+    "generation": {"height": 128, "width": 128, "num_frames": 9, "num_inference_steps": 25, "guidance_scale": 4.0},
     "generation_limits": {"max_side": 256, "max_frames": 49},
     "generation_prompt": {"system": None, "user": "{prompt}"},
     "chat": {"max_new_tokens": 64, "temperature": 0.0, "num_frames": 4},
@@ -34,12 +35,17 @@ def export_checkpoint(
     model: HaploOmniForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
     vae: AutoencoderKLCogVideoX,
+    profile: dict[str, Any] | None = None,
 ) -> None:
-    """Write weights in bfloat16, tokenizer, processors, VAE, scheduler, preview factors and the defaults file."""
+    """Write weights in bfloat16, tokenizer, processors, VAE, scheduler, preview factors and the defaults file.
+
+    Args:
+        profile: what the defaults file says; by default the small model's.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     half = copy.deepcopy(model).to(torch.bfloat16)
     half.save_pretrained(folder)
     HaploOmniProcessor.for_config(model.config, tokenizer).save_pretrained(folder)
     export_autoencoder(copy.deepcopy(vae), folder)
     build_scheduler().save_pretrained(folder / "scheduler")
-    (folder / "haploomni.json").write_text(json.dumps(DEFAULTS, indent=2) + "\n")
+    (folder / "haploomni.json").write_text(json.dumps(profile or DEFAULTS, indent=2) + "\n")

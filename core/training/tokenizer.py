@@ -14,7 +14,7 @@ SPECIAL = ("<|im_end|>", "<|endoftext|>", "<|im_start|>", "<image>", "<video>")
 PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
-def build_tokenizer(vocab_size: int = 640) -> Qwen2Tokenizer:
+def build_tokenizer(vocab_size: int = 1024) -> Qwen2Tokenizer:
     """Train on the corpus; special tokens stand at the end of the vocabulary, as in the release."""
     bpe = Tokenizer(BPE())
     bpe.normalizer = normalizers.NFC()

@@ -1,234 +1,356 @@
-"""Joint training of the small HaploOmni: next-token and diffusion loss in every step."""
+"""The training loop, one for priors, stages and comparisons: accelerate's devices and processes, resumable, watchable."""
 
 from __future__ import annotations
 
 import json
 import logging
-import random
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase
-
-from core.model.modeling import HaploOmniForConditionalGeneration
-from core.training.autoencoder import FRAMES, latent_statistics
-from core.training.batches import NoiseBatch, Sentences, TalkBatch, noise_batch, talk_batch
-from core.training.losses import diffusion_loss, next_token_loss
-from core.training.presets import tiny_config
-from core.training.run import Run, warmup_cosine
-from core.training.scenes import Scene, render, sample_scene
-from core.training.tokenizer import SPECIAL
-from core.training.vision import SightBatch, VisionProbe, sight_batch
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS = {"picture": 1.0, "clip": 0.6, "still": 0.5, "video": 1.0, "sight": 0.25}
-Batch = TalkBatch | NoiseBatch | SightBatch
+
+class Optimizer(Enum):
+    """``ADAMW`` for everything (the paper's), or ``MUON`` for the blocks' matrices and AdamW for the rest."""
+
+    ADAMW = "adamw"
+    MUON = "muon"
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Everything that decides a run; rows are per step."""
+class Plan:
+    """How a run learns.
 
-    steps: int = 3000
-    lr: float = 2e-3
-    warmup: int = 60
-    picture_rows: int = 18
-    picture_length: int = 192
-    clip_rows: int = 8
-    clip_length: int = 224
-    noise_rows: int = 20
-    still_rows: int = 10
-    sight_rows: int = 128
-    text_length: int = 32
-    ema: float = 0.997
+    Args:
+        steps: optimizer steps.
+        lr: peak learning rate; a linear warmup of ``warmup`` steps, then half a cosine down to a fiftieth.
+        betas, weight_decay: of AdamW.
+        clip_norm: gradients are scaled down to this norm.
+        ema: decay of the average that becomes the result; 0 for none.
+        accumulate: micro-batches a step; the result is the same, the memory smaller.
+        checkpointing: recompute activations in the backward pass instead of keeping them.
+        seed: of all draws.
+    """
+
+    steps: int
+    lr: float
+    warmup: int = 50
+    optimizer: Optimizer = Optimizer.ADAMW
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    ema: float = 0.0
+    accumulate: int = 1
+    checkpointing: bool = False
     seed: int = 0
-    clips: int = 5000
-    stills: int = 4000
-    size: int = 96
 
 
-def build_scheduler() -> CogVideoXDDIMScheduler:
-    """The released schedule (spec section 5)."""
-    return CogVideoXDDIMScheduler(
-        num_train_timesteps=1000,
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=True,
-        prediction_type="v_prediction",
-        timestep_spacing="trailing",
-        rescale_betas_zero_snr=True,
-        snr_shift_scale=3.0,
+@dataclass(frozen=True)
+class Share:
+    """Which rows of a step's batch a micro-batch of a process draws: every ``parts``-th from ``index`` on."""
+
+    step: int
+    index: int = 0
+    parts: int = 1
+
+    def rows(self, total: int) -> range:
+        """Row numbers of a batch of ``total`` rows."""
+        return range(self.index, total, self.parts)
+
+
+class Task(nn.Module):
+    """What is trained: networks, data and losses.
+
+    ``weights`` names the losses and says how much each counts. ``forward`` returns the SUM of every loss over its items,
+    ``counts`` how many items there are: the loop divides by the items of all processes and micro-batches, so that the
+    gradient does not depend on how a batch was dealt out.
+    """
+
+    weights: dict[str, float]
+
+    def draw(self, share: Share) -> dict[str, Any]:
+        """The share's batches; depends on nothing but the seed and the share."""
+        raise NotImplementedError
+
+    def counts(self, batches: dict[str, Any]) -> dict[str, int]:
+        """Items of every loss in ``batches``."""
+        raise NotImplementedError
+
+    def forward(self, batches: dict[str, Any]) -> dict[str, Tensor]:
+        """Summed losses by name; names outside ``weights`` are reported, not learned."""
+        raise NotImplementedError
+
+    def measure(self) -> dict[str, float]:
+        """Figures on data that training never sees; called now and then, with the averaged weights in place."""
+        return {}
+
+    def sample(self, folder: Path) -> None:
+        """Write something to look at; called now and then, with the averaged weights in place."""
+
+
+class SavedTask(Task):
+    """A task whose result is a folder of its own."""
+
+    def save(self, folder: Path) -> None:
+        """Write what was learned."""
+        raise NotImplementedError
+
+
+def learning_rate(step: int, plan: Plan) -> float:
+    """Linear warmup, then half a cosine down to a fiftieth of the peak."""
+    if step < plan.warmup:
+        return plan.lr * (step + 1) / plan.warmup
+    progress = (step - plan.warmup) / max(1, plan.steps - plan.warmup)
+    return plan.lr * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+def build_optimizers(task: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
+    """One or two optimizers over the parameters that learn."""
+    matrices, rest = [], []
+    for name, parameter in task.named_parameters():
+        if parameter.requires_grad:
+            block = parameter.dim() == 2 and ("layers." in name or "transformer_blocks." in name)
+            inside = (
+                block and not any(part in name for part in ("SSG_", "indicator", "norm")) and plan.optimizer is Optimizer.MUON
+            )
+            (matrices if inside else rest).append(parameter)
+    made: list[torch.optim.Optimizer] = []
+    if matrices:
+        made.append(torch.optim.Muon(matrices, lr=plan.lr, weight_decay=plan.weight_decay, adjust_lr_fn="match_rms_adamw"))
+    if rest:
+        made.append(torch.optim.AdamW(rest, lr=plan.lr, betas=plan.betas, weight_decay=plan.weight_decay))
+    return made
+
+
+def build_accelerator(folder: Path, device: str = "auto") -> Accelerator:
+    """accelerate's view of the machine: what ``accelerate launch`` set up, bfloat16 unless it says otherwise."""
+    watched = "tensorboard" if find_spec("tensorboard") else None
+    if watched is None:
+        logger.warning("TensorBoard is not installed: metrics go to metrics.jsonl only")
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "bf16")
+    return Accelerator(
+        mixed_precision=precision,
+        cpu=device == "cpu",
+        log_with=watched,
+        project_dir=str(folder),
+        kwargs_handlers=[unused],
     )
 
 
-def build_model(tokenizer: PreTrainedTokenizerBase, seed: int) -> HaploOmniForConditionalGeneration:
-    """A fresh small model; the two modulation sets start slightly apart so that they can specialise."""
-    torch.manual_seed(seed)
-    special = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
-    model = HaploOmniForConditionalGeneration(tiny_config(len(tokenizer), special))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "SSG_" in name:
-                parameter.add_(0.02 * torch.randn_like(parameter))
-            elif name.endswith("proj.weight") and "patch_embed" in name:
-                parameter.normal_(std=parameter[0].numel() ** -0.5)
-            elif parameter.dim() == 2 and "indicator" not in name and "embed_tokens" not in name:
-                parameter.normal_(std=parameter.shape[1] ** -0.5 * 0.7)
-        model.proj_out.weight.mul_(0.1)
-        model.lm_head.weight.mul_(0.1)
-    return model
-
-
-@torch.no_grad()
-def cache_latents(
-    vae: AutoencoderKLCogVideoX, file: Path, clips: int, frames: int, size: int, seed: int
-) -> tuple[Tensor, list[Scene]]:
-    """Encode random scenes once; the file keeps growing across interruptions. Latents [clips, F, 16, h, w], scaled."""
-    rng = random.Random(f"latents/{seed}/{frames}")
-    scenes = []
-    for _ in range(clips):
-        many = frames == 1 and rng.random() < 0.2
-        scenes.append(sample_scene(rng, count=rng.randint(2, 3) if many else 1, motion="still" if frames == 1 else None))
-    done: list[Tensor] = list(torch.load(file, weights_only=True)) if file.exists() else []
-    vae.eval()
-    for start in tqdm(range(len(done) * 40, clips, 40), desc=f"latents of {frames}-frame clips", mininterval=5.0):
-        pixels = [torch.from_numpy(render(scene, size, size, frames)) for scene in scenes[start : start + 40]]
-        video = torch.stack(pixels).permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
-        with torch.autocast("cpu", torch.bfloat16):
-            z = vae.encode(video).latent_dist.mode()
-        done.append((z.float() * vae.config.scaling_factor).permute(0, 2, 1, 3, 4).to(torch.bfloat16))
-        if start // 40 % 20 == 0 or start + 40 >= clips:
-            torch.save(done, file)
-    return torch.cat(done)[:clips], scenes
-
-
-def build_optimizers(model: nn.Module, probe: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for the blocks' matrices, AdamW for embeddings, norms, biases, heads and the probe."""
-    matrices, rest = [], []
-    for name, parameter in model.named_parameters():
-        inside = name.startswith("model.layers.") and parameter.dim() == 2
-        (matrices if inside and "SSG_" not in name and "indicator" not in name else rest).append(parameter)
-    muon = torch.optim.Muon(matrices, lr=lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-    rest += probe.parameters()
-    return [muon, torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.0)]
-
-
-class Average(nn.Module):
-    """Exponential moving average of a model's parameters."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        super().__init__()
-        self.decay = decay
-        for name, parameter in model.named_parameters():
-            self.register_buffer(name.replace(".", "/"), parameter.detach().clone())
-
-    @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Move towards the model; the average forgets faster early on."""
-        rate = 1 - min(self.decay, (1 + step) / (10 + step))
-        for name, parameter in model.named_parameters():
-            getattr(self, name.replace(".", "/")).lerp_(parameter.detach(), rate)
-
-    @torch.no_grad()
-    def copy_to(self, model: nn.Module) -> None:
-        """Write the average into ``model``."""
-        for name, parameter in model.named_parameters():
-            parameter.copy_(getattr(self, name.replace(".", "/")))
-
-
 class Trainer:
-    """One joint run in a folder.
+    """One run in a folder: ``state-N`` (newest state), ``metrics.jsonl``, ``plan.json``, TensorBoard events, samples.
+
+    The data of step n depends on the seed and n alone, so a run that was killed and resumed repeats the uninterrupted one.
 
     Args:
-        folder: of the run; latents are cached beside the state.
-        tokenizer, vae: of the checkpoint to be.
-        recipe: sizes and lengths.
-        device: where to train; batches are always made on the CPU.
+        folder: made if missing; a run found there is resumed.
+        task: its parameters with ``requires_grad`` learn.
+        plan: how.
+        accelerator: where; see :func:`build_accelerator`.
+        save_every_s: seconds between saved states.
+        sample_every: steps between calls of ``task.sample``; 0 for none.
     """
 
     def __init__(
         self,
         folder: Path,
-        tokenizer: PreTrainedTokenizerBase,
-        vae: AutoencoderKLCogVideoX,
-        recipe: Recipe,
-        device: torch.device | None = None,
+        task: Task,
+        plan: Plan,
+        accelerator: Accelerator,
+        save_every_s: float = 120.0,
+        sample_every: int = 0,
     ) -> None:
-        self.recipe, self.device = recipe, device or torch.device("cpu")
-        self.sentences = Sentences(tokenizer)
-        self.scheduler = build_scheduler()
+        self.folder, self.plan, self.accelerator = folder, plan, accelerator
+        self.save_every_s, self.sample_every = save_every_s, sample_every
+        self.step, self.seconds = 0, 0.0
         folder.mkdir(parents=True, exist_ok=True)
-        if vae.config.scaling_factor == 1.0:
-            vae.register_to_config(scaling_factor=round(1.0 / float(latent_statistics(vae)["std"]), 5))  # type: ignore[arg-type]
-        self.clips = cache_latents(vae, folder / "clips.pt", recipe.clips, FRAMES, recipe.size, recipe.seed)
-        self.stills = cache_latents(vae, folder / "stills.pt", recipe.stills, 1, recipe.size, recipe.seed)
-        self.model = build_model(tokenizer, recipe.seed).to(self.device)
-        self.average = Average(self.model, recipe.ema)
-        self.probe = VisionProbe(self.model.model.pre.hidden_size).to(self.device)
-        self.optimizers = build_optimizers(self.model, self.probe, recipe.lr)
-        muon, adamw = self.optimizers
-        named = {"model": self.model, "average": self.average, "probe": self.probe, "muon": muon, "adamw": adamw}
-        self.run = Run(folder, named)
-        (folder / "recipe.json").write_text(json.dumps(recipe.__dict__, indent=1) + "\n")
+        self.optimizers = build_optimizers(task, plan)
+        prepared = accelerator.prepare(task, *self.optimizers)
+        self.wrapped, self.optimizers = prepared[0], list(prepared[1:])
+        self.task: Task = accelerator.unwrap_model(self.wrapped)
+        self.average = EMAModel(self._learning(), decay=plan.ema, use_ema_warmup=True, power=0.75) if plan.ema else None
+        if self.average is not None:
+            accelerator.register_for_checkpointing(self.average)
+        self._resume()
+        if accelerator.is_main_process:
+            (folder / "plan.json").write_text(json.dumps(asdict(plan), indent=1, default=lambda v: v.value) + "\n")
 
-    def train(self) -> HaploOmniForConditionalGeneration:
-        """Run to the end of the recipe and return the averaged model."""
-        with ThreadPoolExecutor(1) as ahead:  # draws the next step's scenes while this one computes
-            coming = ahead.submit(self.batches, self.run.step)
-            for step, bar in self.run.steps(self.recipe.steps, "haploomni"):
-                batches, coming = coming.result(), ahead.submit(self.batches, step + 1)
-                self._step(step, batches, bar)
-        return self.averaged()
+    def _learning(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.task.parameters() if parameter.requires_grad]
 
-    def averaged(self) -> HaploOmniForConditionalGeneration:
-        """The model with the averaged weights, as far as the run has come."""
-        self.average.copy_to(self.model)
-        return self.model
+    # -- state on disk
 
-    def batches(self, step: int) -> dict[str, Batch]:
-        """All batches of one step; its number decides every draw."""
-        r, rng = self.recipe, random.Random(f"{self.recipe.seed}/{step}")
-        made: dict[str, Batch] = {
-            "sight": sight_batch(rng, r.sight_rows),
-            "picture": talk_batch(self.sentences, rng, r.picture_rows, r.picture_length, clip=False),
-            "clip": talk_batch(self.sentences, rng, r.clip_rows, r.clip_length, clip=True),
-        }
-        for name, (latents, scenes), rows in (("still", self.stills, r.still_rows), ("video", self.clips, r.noise_rows)):
-            made[name] = noise_batch(self.sentences, rng, latents, scenes, rows, r.text_length, clip=name == "video")
-        return made
+    def _states(self) -> list[Path]:
+        return sorted(self.folder.glob("state-*[0-9]"), key=lambda path: int(path.name.split("-")[1]))
 
-    def _step(self, step: int, batches: dict[str, Batch], bar: tqdm) -> None:
-        """Gradients of all tasks together, then one optimizer step."""
-        r = self.recipe
-        generator = torch.Generator().manual_seed(r.seed * 1_000_003 + step)
-        factor = warmup_cosine(step, r.steps, r.warmup)
+    def _resume(self) -> None:
+        states = self._states()
+        if not states:
+            return
+        self.accelerator.load_state(str(states[-1]))
+        if self.average is not None:
+            self.average.to(self.accelerator.device)
+        progress = json.loads((states[-1] / "progress.json").read_text())
+        self.step, self.seconds = progress["step"], progress["seconds"]
+
+    def save(self) -> None:
+        """Write the state under a temporary name, then rename: a kill leaves the old or the new one, never half."""
+        final, part = self.folder / f"state-{self.step}", self.folder / "state.part"
+        if final.exists():
+            return
+        if self.accelerator.is_main_process:
+            shutil.rmtree(part, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.save_state(str(part))
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            (part / "progress.json").write_text(json.dumps({"step": self.step, "seconds": self.seconds}))
+            old = self._states()
+            os.replace(part, final)
+            for path in old:
+                shutil.rmtree(path)
+        self.accelerator.wait_for_everyone()
+
+    def report(self, values: dict[str, float]) -> None:
+        """One line in the metrics file and one point a value in TensorBoard."""
+        if not self.accelerator.is_main_process:
+            return
+        line = {"step": self.step, "seconds": round(self.seconds, 1), **{k: round(v, 5) for k, v in values.items()}}
+        with (self.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        self.accelerator.log(values, step=self.step)
+
+    # -- the loop
+
+    def run(self, report_every: int = 10) -> None:
+        """Run to the end of the plan; then the task holds the averaged weights."""
+        accelerator, plan, first = self.accelerator, self.plan, self.step
+        accelerator.init_trackers("tensorboard")
+        saved = time.monotonic()
+        self.wrapped.train()
+        with ThreadPoolExecutor(1) as ahead:  # draws the next step's data while this one computes
+            coming = ahead.submit(self._draw, self.step)
+            bar = tqdm(
+                total=plan.steps,
+                initial=self.step,
+                desc=self.folder.name,
+                mininterval=2.0,
+                disable=not accelerator.is_main_process,
+            )
+            while self.step < plan.steps:
+                started = time.monotonic()
+                batches = coming.result()
+                if self.step + 1 < plan.steps:
+                    coming = ahead.submit(self._draw, self.step + 1)
+                due = accelerator.is_main_process and started - saved > self.save_every_s
+                losses, due = self._learn(batches, due)
+                self.step += 1
+                self.seconds += time.monotonic() - started
+                bar.update()
+                if (self.step - 1) % report_every == 0 or self.step == plan.steps:
+                    self.report({**losses, "lr": learning_rate(self.step - 1, plan)})
+                    bar.set_postfix({k: f"{v:.3f}" for k, v in losses.items()})
+                if due:
+                    self.save()
+                    saved = time.monotonic()
+                if self.sample_every and self.step % self.sample_every == 0:
+                    self._sample()
+            bar.close()
+        if self.step > first:
+            self.save()
+        if self.average is not None:
+            self.average.copy_to(self._learning())
+        accelerator.end_training()
+
+    def _draw(self, step: int) -> list[dict[str, Any]]:
+        """This process's micro-batches of one step."""
+        parts = self.accelerator.num_processes * self.plan.accumulate
+        begin = self.accelerator.process_index * self.plan.accumulate
+        return [self.task.draw(Share(step, begin + micro, parts)) for micro in range(self.plan.accumulate)]
+
+    def _learn(self, micro_batches: list[dict[str, Any]], due: bool) -> tuple[dict[str, float], bool]:
+        """One optimizer step; the losses over all processes, and whether the main process wants the state saved."""
+        accelerator, weights = self.accelerator, self.task.weights
+        counts = [self.task.counts(batches) for batches in micro_batches]
+        names = list(counts[0])
+        totals = torch.tensor([float(sum(c[name] for c in counts)) for name in names] + [float(due)], device=accelerator.device)
+        totals = accelerator.reduce(totals, "sum")
+        items = dict(zip(names, totals.tolist(), strict=False))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = r.lr * factor
+                group["lr"] = learning_rate(self.step, self.plan)
             optimizer.zero_grad(set_to_none=True)
-        losses = {}
-        for name, batch in batches.items():
-            with torch.autocast(self.device.type, torch.bfloat16):
-                if isinstance(batch, SightBatch):
-                    loss, losses["seen"] = self.probe(self.model.model, batch)
-                elif isinstance(batch, TalkBatch):
-                    loss = next_token_loss(self.model, batch, self.device)
-                else:
-                    loss = diffusion_loss(self.model, self.scheduler, batch, generator, self.device)
-            (loss * WEIGHTS[name]).backward()
-            losses[name] = float(loss.detach())
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        summed = dict.fromkeys(names, 0.0)
+        for number, batches in enumerate(micro_batches, start=1):
+            last = number == len(micro_batches)
+            with nullcontext() if last else accelerator.no_sync(self.wrapped):
+                with accelerator.autocast():
+                    losses = self.wrapped(batches)
+                total = sum(
+                    weights[name] * loss * (accelerator.num_processes / max(1.0, items[name]))
+                    for name, loss in losses.items()
+                    if name in weights
+                )
+                accelerator.backward(total)
+            for name, loss in losses.items():
+                summed[name] += loss.detach()
+        if self.plan.clip_norm:
+            accelerator.clip_grad_norm_(self._learning(), self.plan.clip_norm)
         for optimizer in self.optimizers:
             optimizer.step()
-        self.average.update(self.model, step)
-        if step % 10 == 0:
-            self.run.report(**losses)
-            bar.set_postfix({k: f"{v:.3f}" for k, v in losses.items()})
+        if self.average is not None:
+            self.average.step(self._learning())
+        over_all = accelerator.reduce(torch.stack([torch.as_tensor(summed[n], device=accelerator.device) for n in names]), "sum")
+        return {name: float(total) / max(1.0, items[name]) for name, total in zip(names, over_all, strict=True)}, bool(totals[-1])
+
+    def _sample(self) -> None:
+        """Samples with the averaged weights, drawn by the main process alone."""
+        if self.accelerator.is_main_process:
+            if self.average is not None:
+                self.average.store(self._learning())
+                self.average.copy_to(self._learning())
+            self.task.eval()
+            try:
+                with torch.no_grad(), self.accelerator.autocast():
+                    self.report(self.task.measure())
+                    self.task.sample(self.folder / "samples" / f"step-{self.step:06d}")
+            finally:
+                self.task.train()
+                if self.average is not None:
+                    self.average.restore(self._learning())
+        self.accelerator.wait_for_everyone()
+
+
+def fit(
+    folder: Path, task: Task, plan: Plan, device: str = "auto", sample_every: int = 0, keep: Callable[[Task], None] | None = None
+) -> Task:
+    """Train ``task`` to the end of ``plan``, or only load its result if the folder's run is finished.
+
+    Args:
+        keep: called on the main process with the finished task, to write what the run was for.
+    """
+    accelerator = build_accelerator(folder, device)
+    trainer = Trainer(folder, task, plan, accelerator, sample_every=sample_every)
+    trainer.run()
+    if keep is not None and accelerator.is_main_process:
+        keep(trainer.task)
+    accelerator.wait_for_everyone()
+    return trainer.task

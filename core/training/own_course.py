@@ -1,0 +1,193 @@
+"""Training on people's own priors, checkpoint and rows: the stages without the small world."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
+from transformers import CLIPVisionModel, PreTrainedTokenizerBase, Qwen2ForCausalLM
+
+from core.config import HaploOmniConfig
+from core.errors import CheckpointError, ConfigError
+from core.processor import HaploOmniProcessor
+from core.training.batches import Sentences
+from core.training.course import CONNECTOR, Course, amplitudes_and_scales
+from core.training.export import export_checkpoint
+from core.training.own_data import OwnClips, OwnTalks, read_rows
+from core.training.stage_task import Data, Teachers
+from core.training.stages import Source, Stage, with_sources
+from core.weights.load import PROFILE_FILE
+from core.weights.priors import IMAGE_TOKEN, TURN_END, VIDEO_TOKEN, build_from_priors, load_prior, load_tokenizer
+from core.weights.resolve import resolve_checkpoint
+
+HELD_OUT_EVERY = 20  # of enough rows, one in so many is kept for measuring
+ENOUGH = 40
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an own course starts: three priors, or a HaploOmni checkpoint; folders or hub ids.
+
+    Args:
+        vae: an AutoencoderKLCogVideoX; by default the checkpoint's.
+        size: (frames, height, width) of the clips to generate.
+    """
+
+    vision: str | None = None
+    language: str | None = None
+    video: str | None = None
+    checkpoint: str | None = None
+    vae: str | None = None
+    size: tuple[int, int, int] = (49, 480, 720)
+
+    def check(self) -> None:
+        """Raises ConfigError unless it is either three priors or a checkpoint, and the size is possible."""
+        priors = (self.vision, self.language, self.video)
+        if bool(self.checkpoint) == any(priors) or (any(priors) and not all(priors)):
+            raise ConfigError("Give either --checkpoint, or all of --vision, --language and --video.")
+        frames, height, width = self.size
+        if frames < 1 or (frames - 1) % 8 or height % 16 or width % 16 or min(height, width) < 16:
+            raise ConfigError(f"Clips of {frames}x{height}x{width} cannot be: frames are 1, 9, 17, ..., sides multiples of 16.")
+
+
+class OwnCourse(Course):
+    """The stages over own priors or an own checkpoint, on own rows.
+
+    Args:
+        out: of the run.
+        stages: the way; sources without rows are left out.
+        origin: what to start from.
+        files: JSONL of rows, see :mod:`core.training.own_data`.
+        strict: stop at the first bad row.
+        longest: tokens a row may have.
+        seed, device: as in :class:`Course`.
+    """
+
+    parts = ("assemble", "stages", "export")
+
+    def __init__(
+        self,
+        out: Path,
+        stages: tuple[Stage, ...],
+        origin: Origin,
+        files: list[Path],
+        strict: bool = False,
+        longest: int = 2048,
+        seed: int = 0,
+        device: str = "auto",
+    ) -> None:
+        super().__init__(out, stages, seed=seed, device=device)
+        origin.check()
+        if not files:
+            raise ConfigError("Your own priors or checkpoint need your own rows: give them with --data.")
+        self.origin, self.files, self.strict, self.longest = origin, files, strict, longest
+        self.stages = with_sources(stages, self.data.training)
+
+    @cached_property
+    def start_folder(self) -> Path:
+        """Where the stages start."""
+        return resolve_checkpoint(self.origin.checkpoint) if self.origin.checkpoint else self.out / "assembled"
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        if self.origin.checkpoint:
+            return self.processor.tokenizer
+        return load_tokenizer(str(self.origin.language))
+
+    @cached_property
+    def processor(self) -> HaploOmniProcessor:
+        """The model's."""
+        if self.origin.checkpoint:
+            return HaploOmniProcessor.from_pretrained(self.start_folder)
+        self.assemble()
+        return HaploOmniProcessor.for_config(HaploOmniConfig.from_pretrained(self.start_folder), self.tokenizer)
+
+    @cached_property
+    def vae(self) -> AutoencoderKLCogVideoX:
+        place = self.origin.vae or str(self.start_folder)
+        inner = Path(place) / "vae"
+        try:
+            return AutoencoderKLCogVideoX.from_pretrained(inner if inner.is_dir() else place, torch_dtype=torch.float32)
+        except Exception as error:
+            raise CheckpointError(f"No autoencoder can be loaded from {place}; give its folder or hub id with --vae.") from error
+
+    @cached_property
+    def teachers(self) -> Teachers:
+        origin = self.origin
+        if origin.checkpoint:
+            raise ConfigError("Stage 1 learns from the three priors: start from them, or leave it out with --stages 2 3.")
+        language = load_prior(Qwen2ForCausalLM, str(origin.language))
+        if len(self.tokenizer) > language.get_input_embeddings().weight.shape[0]:
+            language.resize_token_embeddings(len(self.tokenizer))
+        vision = load_prior(CLIPVisionModel, str(origin.vision))
+        return Teachers(vision, language, load_prior(CogVideoXTransformer3DModel, str(origin.video), "transformer"))
+
+    def assemble(self) -> None:
+        folder = self.out / "assembled"
+        with PartialState().main_process_first():
+            if self.origin.checkpoint or (folder / "config.json").exists():
+                return
+            torch.manual_seed(self.seed)
+            image, clip, end = self.tokenizer.convert_tokens_to_ids([IMAGE_TOKEN, VIDEO_TOKEN, TURN_END])
+            pad = self.tokenizer.pad_token_id
+            settings: dict[str, Any] = {"eos_token_id": end, "pad_token_id": end if pad is None else pad}
+            connectors = {"pre_connector": CONNECTOR, "post_connector": CONNECTOR}
+            teachers = self.teachers
+            model = build_from_priors(teachers.vision, teachers.language, teachers.video, image, clip, **settings, **connectors)
+            model.save_pretrained(folder)
+
+    def prescale(self) -> None:
+        """Measure amplitudes on the rows and set the connectors' scales, once."""
+        file = self.out / "assembled" / "amplitudes.json"
+        with PartialState().main_process_first():
+            if self.origin.checkpoint or file.exists() or not any(stage.warmup for stage in self.stages):
+                return
+            model = self.load(self.start_folder)
+            report = amplitudes_and_scales(model, self.teachers, self.data)
+            model.save_pretrained(self.start_folder)
+            file.write_text(json.dumps(report, indent=1) + "\n")
+
+    @cached_property
+    def data(self) -> Data:
+        rows = read_rows(self.files, self.processor, self.longest, self.strict)
+        config = HaploOmniConfig.from_pretrained(self.start_folder)
+        sentences, grouped = Sentences(self.tokenizer), config.visual_attention == "grouped"
+        frames, height, width = self.origin.size
+
+        def source(kind: Source, own: list[dict[str, Any]]) -> Any:
+            if kind in (Source.PICTURE, Source.CLIP):
+                return OwnTalks(own, self.processor, grouped)
+            length = frames if kind is Source.VIDEO else 1
+            return OwnClips(own, sentences, self.vae, self.out / "clips" / kind.value, length, height, width)
+
+        kinds = {
+            Source.PICTURE: rows.talks,
+            Source.CLIP: rows.clip_talks,
+            Source.STILL: rows.stills,
+            Source.VIDEO: rows.videos,
+        }
+        # rows to generate are encoded into numbered files: they are not split
+        split = {kind: own[::HELD_OUT_EVERY] for kind, own in kinds.items() if kind in (Source.PICTURE, Source.CLIP)}
+        unseen = {kind: own for kind, own in split.items() if len(kinds[kind]) >= ENOUGH}
+        seen = {kind: [row for row in own if row not in unseen.get(kind, ())] for kind, own in kinds.items()}
+        return Data(
+            {kind: source(kind, own) for kind, own in seen.items() if own},
+            {kind: source(kind, own) for kind, own in unseen.items()},
+        )
+
+    def run_stages(self) -> Path:
+        self.prescale()
+        return super().run_stages()
+
+    def export(self) -> Path:
+        profile_file = self.start_folder / PROFILE_FILE
+        profile = json.loads(profile_file.read_text()) if profile_file.is_file() else None
+        model = self.load(self.finished()[-1])
+        export_checkpoint(self.out / "checkpoint", model, self.tokenizer, self.vae, profile)
+        return self.out / "checkpoint"

@@ -1,0 +1,173 @@
+"""A stage of the training as a task for the loop: draws the stage's data and computes its losses."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import CLIPVisionModel, Qwen2ForCausalLM
+
+from core.model.modeling import HaploOmniForConditionalGeneration
+from core.training.batches import Medium, NoiseBatch, Sentences, TalkBatch, collate_talks, talk_row
+from core.training.losses import (
+    answers_right,
+    diffusion_loss,
+    next_token_loss,
+    post_warmup_losses,
+    pre_warmup_counts,
+    pre_warmup_losses,
+)
+from core.training.stages import TALKS, Loss, Norms, Part, Source, Stage, freeze
+from core.training.trainer import Share, Task
+from core.training.video import build_scheduler
+
+Batch = TalkBatch | NoiseBatch
+
+
+class Rows(Protocol):
+    """Draws batches of one source."""
+
+    def draw(self, key: str, rows: int, share: Share) -> Batch:
+        """The share's part of a batch of ``rows``; ``key`` decides every draw."""
+        ...
+
+
+class SceneTalks:
+    """Talks about procedural scenes.
+
+    Args:
+        sentences: of the family's tokenizer.
+        medium: what the talks are about.
+        length: tokens a row.
+        held_out: combinations and phrasings that training never uses.
+    """
+
+    def __init__(self, sentences: Sentences, medium: Medium, length: int, held_out: bool = False) -> None:
+        self.sentences, self.medium, self.length, self.held_out = sentences, medium, length, held_out
+
+    def draw(self, key: str, rows: int, share: Share) -> TalkBatch:
+        """The share's rows."""
+        rngs = [random.Random(f"{key}/{row}") for row in share.rows(max(rows, share.parts))]
+        made = [talk_row(self.sentences, rng, self.length, self.medium, self.held_out) for rng in rngs]
+        return collate_talks(made, self.sentences.pad)
+
+
+@dataclass
+class Data:
+    """What stages draw from, and what they are measured on."""
+
+    training: Mapping[Source, Rows]
+    held_out: Mapping[Source, Rows]
+
+
+@dataclass
+class Teachers:
+    """The priors, for stage 1."""
+
+    vision: CLIPVisionModel
+    language: Qwen2ForCausalLM
+    video: Any
+
+
+class StageTask(Task):
+    """One stage over one model.
+
+    Args:
+        model: learns, in the parts the stage names.
+        stage: the step of the way.
+        data: where batches come from.
+        teachers: needed by stage 1 alone.
+        seed: of all draws.
+        norms: how the blocks' norms behave.
+    """
+
+    def __init__(
+        self,
+        model: HaploOmniForConditionalGeneration,
+        stage: Stage,
+        data: Data,
+        teachers: Teachers | None = None,
+        seed: int = 0,
+        norms: Norms = Norms.ADAPTIVE,
+    ) -> None:
+        super().__init__()
+        self.model, self.stage, self.data, self.seed = model, stage, data, seed
+        self.scheduler = build_scheduler()
+        self.parameters_learning = freeze(model, stage.learns, norms)
+        if stage.plan.checkpointing:
+            model.gradient_checkpointing_enable()
+        self.weights = {
+            f"{loss.value}/{source.value}": weight
+            for source in stage.rows
+            for loss, weight in stage.losses.items()
+            if stage.warmup is not None or loss is (Loss.NEXT_TOKEN if source in TALKS else Loss.DIFFUSION)
+        }
+        self.vision = self.language = self.video = None
+        if teachers is not None and stage.warmup is Part.PRE:
+            self.vision = teachers.vision.requires_grad_(False).eval()
+        if teachers is not None and stage.warmup is Part.POST:
+            self.language = teachers.language.requires_grad_(False).eval()
+            self.video = teachers.video.requires_grad_(False).eval()
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.lm_head.weight.device
+
+    def draw(self, share: Share) -> dict[str, Any]:
+        key = f"{self.seed}/{self.stage.name}/{share.step}"
+        drawn = self.data.training
+        return {
+            source.value: drawn[source].draw(f"{key}/{source.value}", rows, share) for source, rows in self.stage.rows.items()
+        }
+
+    def counts(self, batches: dict[str, Any]) -> dict[str, int]:
+        made: dict[str, int] = {}
+        for name, batch in batches.items():
+            for loss, count in self._counts(batch).items():
+                made[f"{loss}/{name}"] = count
+        return made
+
+    def _counts(self, batch: Batch) -> dict[str, int]:
+        if self.stage.warmup is Part.PRE and isinstance(batch, TalkBatch):
+            return pre_warmup_counts(self.model, batch)
+        if self.stage.warmup is Part.POST and isinstance(batch, NoiseBatch):
+            rows = batch.count
+            return {"diffusion": rows, "distillation": rows, "identity": int(batch.attention_mask.sum())}
+        return {(Loss.NEXT_TOKEN if isinstance(batch, TalkBatch) else Loss.DIFFUSION).value: batch.count}
+
+    def forward(self, batches: dict[str, Any]) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = {}
+        for name, batch in batches.items():
+            for loss, value in self._losses(batch).items():
+                losses[f"{loss}/{name}"] = value
+        return losses
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        device = self.device
+        if self.stage.warmup is Part.PRE and isinstance(batch, TalkBatch):
+            assert self.vision is not None
+            return pre_warmup_losses(self.model, self.vision, batch, device)
+        if self.stage.warmup is Part.POST and isinstance(batch, NoiseBatch):
+            assert self.language is not None and self.video is not None
+            return post_warmup_losses(self.model, self.video, self.language, self.scheduler, batch, device)
+        if isinstance(batch, TalkBatch):
+            return {Loss.NEXT_TOKEN.value: next_token_loss(self.model, batch, device)}
+        return {Loss.DIFFUSION.value: diffusion_loss(self.model, self.scheduler, batch, device)}
+
+    @torch.no_grad()
+    def measure(self, rows: int = 24) -> dict[str, float]:
+        """Losses and answers of fixed rows that training never sees, whatever the stage learns from."""
+        made: dict[str, float] = {}
+        for source, held_out in self.data.held_out.items():
+            batch = held_out.draw(f"held out/{source.value}", rows, Share(0))
+            if isinstance(batch, TalkBatch):
+                loss, right = answers_right(self.model, batch, self.device)
+                made |= {f"held out/next token/{source.value}": loss, f"held out/answers right/{source.value}": right}
+            else:
+                loss = float(diffusion_loss(self.model, self.scheduler, batch, self.device)) / batch.count
+                made[f"held out/diffusion/{source.value}"] = loss
+        return made

@@ -1,0 +1,224 @@
+"""Stages: what learns, what rests, that losses fall, that a resumed or shared-out run is the same run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+from core.errors import ConfigError
+from core.training.prescaling import measure_amplitudes, prescale, wanted_amplitudes
+from core.training.stage_task import StageTask
+from core.training.stages import (
+    NAMES,
+    Loss,
+    Norms,
+    Part,
+    Source,
+    Stage,
+    chosen,
+    freeze,
+    nine_b,
+    part_of,
+    preset,
+    tiny,
+    with_sources,
+)
+from core.training.trainer import Plan, Share, Trainer, build_accelerator, fit
+from tests.training import miniature
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    return miniature.data(tmp_path_factory.mktemp("clips"))
+
+
+def task_of(stage: Stage, clips, norms: Norms = Norms.ADAPTIVE) -> StageTask:
+    return StageTask(miniature.model(), stage, clips, miniature.teachers(), norms=norms)
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_every_parameter_belongs_to_one_part():
+    model = miniature.model()
+    found = {part_of(name, (1, 2)) for name, _ in model.named_parameters()}
+    assert found == set(Part)
+    with pytest.raises(ConfigError, match="no part"):
+        part_of("extra.weight", (1, 2))
+
+
+def test_the_way_is_the_papers():
+    for stages in (tiny(), nine_b()):
+        assert tuple(stage.name for stage in stages) == NAMES
+        assert all(Part.BASE not in stage.learns for stage in stages[:-1]) and set(stages[-1].learns) == set(Part)
+    paper = {stage.name: (stage.plan.lr, sum(stage.rows.values())) for stage in nine_b()}
+    assert paper["1-warmup-pre"] == (1e-4, 256) and paper["1-warmup-post"] == (2e-4, 32)
+    assert paper["2-align-pre-connector"] == (1e-5, 128) and paper["2-align-post-connector"] == (1e-4, 128)
+    assert paper["3-unified"] == (2e-5, 32)
+    assert nine_b()[2].plan.steps == 2000 and nine_b()[3].plan.steps == 10_000
+
+
+def test_stages_are_chosen_and_fitted_to_the_data():
+    assert [stage.name for stage in chosen(tiny(), ["2", "3-unified"])] == list(NAMES[2:])
+    with pytest.raises(ConfigError, match="no stage '4'"):
+        chosen(tiny(), ["4"])
+    with pytest.raises(ConfigError, match="tiny, 9b"):
+        preset("70b")
+    only = with_sources(chosen(tiny(), ["3"]), {Source.PICTURE})
+    assert set(only[0].rows) == {Source.PICTURE}
+    with pytest.raises(ConfigError, match="needs rows to generate"):
+        with_sources(tiny(), {Source.PICTURE})
+    with pytest.raises(ConfigError, match="does not count: diffusion"):
+        replace(tiny()[-1], losses={Loss.NEXT_TOKEN: 1.0}).check()
+
+
+@pytest.mark.parametrize("number", range(len(NAMES)), ids=NAMES)
+def test_a_stage_moves_its_parts_and_no_other_byte(number, clips, tmp_path):
+    stage = miniature.stages()[number]
+    task = task_of(stage, clips)
+    before = {name: parameter.detach().clone() for name, parameter in task.model.named_parameters()}
+    fit(tmp_path, task, stage.plan, "cpu")
+    layers = (1, 2)
+    moved = set()
+    for name, parameter in task.model.named_parameters():
+        if torch.equal(parameter, before[name]):
+            continue
+        moved.add(part_of(name, layers))
+    assert moved == set(stage.learns)
+    for taught, fresh in ((task.vision, miniature.teachers().vision), (task.video, miniature.teachers().video)):
+        if taught is not None:
+            assert all(torch.equal(a, b) for a, b in zip(taught.parameters(), fresh.parameters(), strict=True))
+    reported = metrics(tmp_path)[-1]
+    assert set(task.weights) < set(reported) and all(value >= 0 for value in reported.values())
+
+
+def test_a_warmup_learns_what_it_is_for(clips, tmp_path):
+    """Words pass less changed and image tokens come nearer to the teacher's; the post part denoises better."""
+    for number in (0, 1):
+        stage = miniature.stages(30)[number]
+        fit(tmp_path / stage.name, task_of(stage, clips), replace(stage.plan, lr=3e-3, ema=0.0), "cpu")
+        first, *_, last = metrics(tmp_path / stage.name)
+        for name in task_of(stage, clips).weights:
+            if name.startswith(("identity", "diffusion")):
+                assert last[name] < first[name], name
+        assert sum(last[n] for n in first if "/" in n) < sum(first[n] for n in first if "/" in n)
+
+
+def test_plain_norms_stay_neutral(clips, tmp_path):
+    stage = miniature.stages()[-1]
+    task = task_of(stage, clips, Norms.PLAIN)
+    assert not any(p.requires_grad for n, p in task.model.named_parameters() if "SSG_" in n or "layernorm.indicator" in n)
+    assert freeze(task.model, (Part.PRE,)) > freeze(task.model, (Part.PRE,), Norms.PLAIN) > 0
+
+
+def test_a_killed_stage_goes_on_as_if_nothing_had_been(clips, tmp_path):
+    stage = replace(miniature.stages(5)[-1])
+
+    def train(folder: Path, stop_at: int | None) -> dict[str, torch.Tensor]:
+        task = task_of(stage, clips)
+        trainer = Trainer(folder, task, stage.plan, build_accelerator(folder, "cpu"), save_every_s=0.0)
+        if stop_at is not None:
+            learn = trainer._learn
+
+            def killed(batches, due):
+                if trainer.step == stop_at:
+                    raise KeyboardInterrupt
+                return learn(batches, due)
+
+            trainer._learn = killed
+        trainer.run(report_every=1)
+        return {name: parameter.detach().clone() for name, parameter in task.model.named_parameters()}
+
+    whole = train(tmp_path / "whole", None)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut", 3)
+    assert [path.name for path in (tmp_path / "cut").glob("state-*")] == ["state-3"]
+    resumed = train(tmp_path / "cut", None)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    keys = [name for name in metrics(tmp_path / "whole")[0] if name != "seconds"]
+    assert [[line[k] for k in keys] for line in metrics(tmp_path / "cut")] == [
+        [line[k] for k in keys] for line in metrics(tmp_path / "whole")
+    ]
+
+
+@pytest.fixture
+def full_precision(monkeypatch):
+    """float32 for one test: accelerate remembers its first setting."""
+    AcceleratorState._reset_state(True)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    yield
+    AcceleratorState._reset_state(True)
+
+
+def test_accumulated_and_recomputed_batches_are_the_whole_batch(clips, tmp_path, full_precision):
+    stage = replace(miniature.stages(2)[-1], rows={Source.PICTURE: 4, Source.VIDEO: 4})
+    made = {}
+    for parts, checkpointing in ((1, False), (2, False), (1, True)):
+        plan = replace(stage.plan, accumulate=parts, checkpointing=checkpointing, ema=0.0)
+        folder = tmp_path / f"{parts}-{checkpointing}"
+        task = StageTask(miniature.model(), replace(stage, plan=plan), clips)
+        Trainer(folder, task, plan, build_accelerator(folder, "cpu")).run(report_every=1)
+        made[parts, checkpointing] = metrics(folder)
+    for other in ((2, False), (1, True)):
+        for line, expected in zip(made[other], made[1, False], strict=True):
+            assert {k: pytest.approx(v, abs=2e-4) for k, v in expected.items() if k != "seconds"} == {
+                k: v for k, v in line.items() if k != "seconds"
+            }
+
+
+def test_two_processes_have_the_losses_of_one(tmp_path):
+    """``accelerate launch`` with two CPU processes: the same losses, step by step, as one."""
+    made = {}
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
+        command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+        command += ["-m", "tests.training.two_processes", str(folder)]
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert run.returncode == 0, run.stderr[-2000:]
+        made[processes] = metrics(folder / "run")
+    for one, two in zip(made[1], made[2], strict=True):
+        assert {k: pytest.approx(v, rel=1e-3, abs=1e-3) for k, v in one.items() if k != "seconds"} == {
+            k: v for k, v in two.items() if k != "seconds"
+        }
+
+
+def test_prescaling_makes_the_connectors_as_loud_as_wanted(clips):
+    model, priors = miniature.model(), miniature.teachers()
+    batches = [rows.draw("key", 2, Share(0)) for rows in clips.training.values()]
+    device = torch.device("cpu")
+    scheduler = task_of(miniature.stages()[-1], clips).scheduler
+    table = measure_amplitudes(model, scheduler, batches, device)
+    assert set(table["pre in"]) == {"words", "image", "video", "timestep", "noise"}
+    assert set(table) == {"pre in", "pre out", "post in", "post out"}
+    wanted = wanted_amplitudes(priors.language, priors.video, batches[-1], device)
+    factors = prescale(model, table, wanted)
+    assert set(factors) == {"pre", "post"}
+    after = measure_amplitudes(model, scheduler, batches, device)
+    for name in ("pre", "post"):
+        loud = torch.tensor(list(after[f"{name} out"].values())).log().mean().exp()
+        assert float(loud) == pytest.approx(wanted[name], rel=0.25)
+
+
+def test_held_out_figures(clips):
+    task = task_of(miniature.stages()[-1], clips).eval()
+    figures = task.measure(rows=3)
+    assert figures["held out/next token/picture"] > 1.0 and 0.0 <= figures["held out/answers right/clip"] <= 1.0
+    assert figures["held out/diffusion/video"] > 0.1 and figures == task.measure(rows=3)
+
+
+def test_the_learning_rate_warms_up_and_decays():
+    from core.training.trainer import learning_rate
+
+    rates = [learning_rate(step, Plan(100, 2.0, warmup=10)) for step in range(100)]
+    assert rates[0] == pytest.approx(0.2) and max(rates) == 2.0 and rates[-1] < 0.06
