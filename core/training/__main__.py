@@ -30,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto or cpu (default: auto)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice; one is often as fast)")
+    parser.add_argument("--samples", type=int, default=4, help="clips drawn now and then while a stage learns (default: 4)")
     parser.add_argument("--stages", nargs="+", default=[], help="only these: 3, 2-align-post, ... (default: all)")
     own = parser.add_argument_group("your own start and rows (default: small priors, trained here, on procedural scenes)")
     own.add_argument("--checkpoint", help="a HaploOmni to train on: folder or hub id (leave stage 1 out)")
@@ -74,7 +75,9 @@ def build_course(options: argparse.Namespace) -> Course:
     own = (options.checkpoint, options.vision, options.language, options.video, options.data)
     if not any(own):
         lengths = Lengths().scaled(options.steps)
-        return Course(options.out, stages, lengths, options.seed, options.device, start=options.autoencoder)
+        return Course(
+            options.out, stages, lengths, options.seed, options.device, start=options.autoencoder, samples=options.samples
+        )
     from core.training.own_course import Origin, OwnCourse
 
     try:
@@ -82,7 +85,9 @@ def build_course(options: argparse.Namespace) -> Course:
     except ValueError as error:
         raise ConfigError(f"--size is '{options.size}'; it must be frames x height x width, such as 9x128x128.") from error
     origin = Origin(options.vision, options.language, options.video, options.checkpoint, options.vae, (frames, height, width))
-    return OwnCourse(options.out, stages, origin, options.data, options.strict, options.longest, options.seed, options.device)
+    return OwnCourse(
+        options.out, stages, origin, options.data, options.strict, options.longest, options.seed, options.device, options.samples
+    )
 
 
 def run(course: Course, part: str) -> None:

@@ -20,6 +20,7 @@ from core.training.scenes import Scene, aspect_of, render, sample_scene
 from core.training.trainer import SavedTask, Share
 
 FRAMES = 9
+PREVIEW_FILE = "preview.json"
 KL_WEIGHT = 3e-5
 FOREGROUND_WEIGHT = 3.0
 RIM = 9  # pixels: holes and notches this wide count as much as the objects
@@ -132,14 +133,17 @@ class AutoencoderTask(SavedTask):
         return autoencoder_losses(self.vae, batches["clips"])
 
     def save(self, folder: Path) -> None:
-        """Write the autoencoder as diffusers does, with the scaling factor that gives latents unit variance."""
+        """Write the autoencoder as diffusers does, with the scaling factor that gives latents unit variance, and its
+        preview factors."""
         statistics = latent_statistics(self.vae)
         self.vae.register_to_config(scaling_factor=round(1.0 / float(statistics["std"]), 5))  # type: ignore[arg-type]
         self.vae.save_pretrained(folder)
+        preview = {key: statistics[key] for key in ("factors", "bias", "r2")}
+        (folder / PREVIEW_FILE).write_text(json.dumps(preview, indent=1) + "\n")
 
 
 @torch.no_grad()
-def latent_statistics(vae: AutoencoderKLCogVideoX, clips: int = 24, size: int = 128, seed: int = 7) -> dict[str, object]:
+def latent_statistics(vae: AutoencoderKLCogVideoX, clips: int = 12, size: int = 128, seed: int = 7) -> dict[str, object]:
     """Latent standard deviation and the latent-to-RGB factors of this autoencoder, on random scenes.
 
     Returns:
@@ -157,11 +161,3 @@ def latent_statistics(vae: AutoencoderKLCogVideoX, clips: int = 24, size: int = 
         "bias": [round(float(v), 6) for v in latent_rgb.bias],
         "r2": round(r2, 4),
     }
-
-
-def export_autoencoder(vae: AutoencoderKLCogVideoX, checkpoint: Path) -> None:
-    """Write ``vae/`` in bfloat16 and ``preview.json`` into a checkpoint folder."""
-    statistics = latent_statistics(vae)
-    vae.to(torch.bfloat16).save_pretrained(checkpoint / "vae")
-    preview = {key: statistics[key] for key in ("factors", "bias", "r2")}
-    (checkpoint / "preview.json").write_text(json.dumps(preview, indent=1) + "\n")

@@ -11,24 +11,29 @@ import platform
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
 from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
+from torch import Tensor
 from transformers import AutoTokenizer, CLIPVisionModel, PreTrainedTokenizerBase, Qwen2ForCausalLM
 
+from core.config import HaploOmniConfig
 from core.errors import CheckpointError
 from core.model.modeling import HaploOmniForConditionalGeneration
+from core.processor import HaploOmniProcessor
 from core.training.autoencoder import AutoencoderTask, build_autoencoder
 from core.training.batches import Medium, Sentences
-from core.training.export import export_checkpoint
+from core.training.export import DEFAULTS, export_checkpoint
 from core.training.language import LanguagePrior
 from core.training.latents import CLIPS, STILLS, ClipShape, LatentClips, encode_clips
 from core.training.prescaling import measure_amplitudes, prescale, wanted_amplitudes
 from core.training.stage_task import Data, SceneTalks, StageTask, Teachers
 from core.training.stages import Norms, Record, Source, Stage
+from core.training.studio import Studio, scene_prompts, scene_talks
 from core.training.tokenizer import build_tokenizer
-from core.training.trainer import Optimizer, Plan, SavedTask, Share, Task, fit
+from core.training.trainer import Optimizer, Plan, SavedTask, Share, fit
 from core.training.video import VideoPrior, build_scheduler
 from core.training.vision import VisionPrior
 from core.weights.priors import build_from_priors, load_prior
@@ -42,8 +47,6 @@ TINY = {
     "image_aspect_ratio": "anyres_max_1",
     "image_grid_pinpoints": [[84, 84]],
     "max_position_embeddings": 1024,
-    "pre_connector": CONNECTOR,
-    "post_connector": CONNECTOR,
 }
 
 
@@ -88,8 +91,11 @@ class Course:
         device: ``auto`` or ``cpu``.
         norms: how the blocks' norms behave.
         start: an earlier autoencoder's folder to start from.
+        samples: clips drawn every so often while a stage learns, and twice as many answers.
+        world: another run's folder whose priors and clips serve here too.
     """
 
+    looks = 5  # times a stage is measured and sampled
     parts: tuple[str, ...] = ("autoencoder", "language", "vision", "clips", "video", "assemble", "stages", "export")
 
     def __init__(
@@ -101,12 +107,15 @@ class Course:
         device: str = "auto",
         norms: Norms = Norms.ADAPTIVE,
         start: Path | None = None,
+        samples: int = 4,
+        world: Path | None = None,
     ) -> None:
         self.out, self.stages, self.lengths = out, stages, lengths or Lengths()
-        self.seed, self.device, self.norms, self.start = seed, device, norms, start
+        self.seed, self.device, self.norms, self.start, self.samples = seed, device, norms, start, samples
+        self.world = world or out
 
     def _prior(self, name: str) -> Path:
-        return self.out / "priors" / name
+        return self.world / "priors" / name
 
     def _fit(self, name: str, task: SavedTask, plan: Plan, prior: str = "") -> None:
         folder = self._prior(prior or name)
@@ -154,8 +163,8 @@ class Course:
         """Encode the clips to denoise, and some that training never sees; every process takes its share."""
         state = PartialState()
         share = {"process": state.process_index, "processes": state.num_processes}
-        encode_clips(self.vae, self.out / "clips", self.lengths.stills + self.lengths.clips, self.seed, **share)
-        encode_clips(self.vae, self.out / "clips-held-out", self._held_out(), self.seed, held_out=True, **share)
+        encode_clips(self.vae, self.world / "clips", self.lengths.stills + self.lengths.clips, self.seed, **share)
+        encode_clips(self.vae, self.world / "clips-held-out", self._held_out(), self.seed, held_out=True, **share)
         state.wait_for_everyone()
 
     def _held_out(self) -> tuple[ClipShape, ...]:
@@ -164,7 +173,7 @@ class Course:
 
     def _sources(self) -> tuple[LatentClips, LatentClips]:
         sentences = Sentences(self.tokenizer)
-        folder = self.out / "clips"
+        folder = self.world / "clips"
         return (
             LatentClips(sentences, folder, self.lengths.stills, self.seed),
             LatentClips(sentences, folder, self.lengths.clips, self.seed),
@@ -197,13 +206,19 @@ class Course:
         sentences = Sentences(self.tokenizer)
         stills, clips = self._sources()
         media = {Source.PICTURE: Medium.PICTURE, Source.CLIP: Medium.CLIP}
-        unseen = [LatentClips(sentences, self.out / "clips-held-out", [s], self.seed, True) for s in self._held_out()]
+        unseen = [LatentClips(sentences, self.world / "clips-held-out", [s], self.seed, True) for s in self._held_out()]
         return Data(
             {s: SceneTalks(sentences, medium, LENGTHS[s]) for s, medium in media.items()}
             | {Source.STILL: stills, Source.VIDEO: clips},
             {s: SceneTalks(sentences, medium, LENGTHS[s], held_out=True) for s, medium in media.items()}
             | {Source.STILL: unseen[0], Source.VIDEO: unseen[1]},
         )
+
+    @cached_property
+    def studio(self) -> Studio:
+        """What is drawn while stages learn."""
+        processor = HaploOmniProcessor.for_config(HaploOmniConfig.from_pretrained(self.start_folder), self.tokenizer)
+        return Studio(processor, self.vae, DEFAULTS, scene_talks(2 * self.samples), scene_prompts(self.samples), (9, 128, 128))
 
     def assemble(self) -> None:
         """Put the priors together, measure the modalities' amplitudes, set the connectors' scales."""
@@ -212,11 +227,15 @@ class Course:
             if (folder / "config.json").exists():
                 return
             torch.manual_seed(self.seed)
-            model = assemble(self.teachers, self.tokenizer)
-            report = amplitudes_and_scales(model, self.teachers, self.data)
-            (folder).mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            model, report = self.first_model()
             (folder / "amplitudes.json").write_text(json.dumps(report, indent=1) + "\n")
             model.save_pretrained(folder)
+
+    def first_model(self) -> tuple[HaploOmniForConditionalGeneration, dict[str, Any]]:
+        """What the stages start from, and what was measured on the way."""
+        model = assemble(self.teachers, self.tokenizer)
+        return model, amplitudes_and_scales(model, self.teachers, self.data)
 
     # -- the stages
 
@@ -224,7 +243,8 @@ class Course:
         """One stage, from another's (or the assembly's) weights."""
         folder = self.out / stage.name
         model = self.load(started_from)
-        task = StageTask(model, stage, self.data, self.teachers if stage.warmup else None, self.seed, self.norms)
+        teachers = self.teachers if stage.warmup else None
+        task = StageTask(model, stage, self.data, teachers, self.seed, self.norms, self.studio)
         record = Record(
             stage.name,
             [part.name.lower() for part in stage.learns],
@@ -236,15 +256,15 @@ class Course:
             device=platform.processor() or platform.machine(),
         )
 
-        def keep(done: Task) -> None:
-            assert isinstance(done, StageTask)
+        def keep(state: dict[str, Tensor]) -> None:
             lines = (folder / "metrics.jsonl").read_text().splitlines()
             record.seconds = json.loads(lines[-1])["seconds"] if lines else 0.0
             (folder / "stage.json").write_text(json.dumps(asdict(record), indent=1) + "\n")
-            done.model.save_pretrained(folder / "model.part")
+            own = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+            task.model.save_pretrained(folder / "model.part", state_dict=own)
             (folder / "model.part").rename(folder / "model")
 
-        fit(folder, task, stage.plan, self.device, sample_every=max(1, stage.plan.steps // 5), keep=keep)
+        fit(folder, task, stage.plan, self.device, max(1, stage.plan.steps // self.looks), keep)
 
     @property
     def start_folder(self) -> Path:
@@ -279,15 +299,19 @@ class Course:
 
     def export(self) -> Path:
         """Write the checkpoint of the last finished stage."""
-        export_checkpoint(self.out / "checkpoint", self.load(self.finished()[-1]), self.tokenizer, self.vae)
+        export_checkpoint(self.out / "checkpoint", self.load(self.finished()[-1]), self.tokenizer, self._prior("autoencoder"))
         return self.out / "checkpoint"
 
 
-def assemble(teachers: Teachers, tokenizer: PreTrainedTokenizerBase) -> HaploOmniForConditionalGeneration:
-    """The small HaploOmni of three small priors."""
+def assemble(
+    teachers: Teachers, tokenizer: PreTrainedTokenizerBase, connector: dict[str, bool] | None = None
+) -> HaploOmniForConditionalGeneration:
+    """The small HaploOmni of three small priors; ``connector`` holds the settings of both connectors."""
     image, video = (int(tokenizer.convert_tokens_to_ids(token)) for token in ("<image>", "<video>"))  # type: ignore[arg-type]
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    return build_from_priors(teachers.vision, teachers.language, teachers.video, image, video, **TINY, **ends)
+    own = connector or CONNECTOR
+    settings = {**TINY, "pre_connector": own, "post_connector": own}
+    return build_from_priors(teachers.vision, teachers.language, teachers.video, image, video, **settings, **ends)
 
 
 def amplitudes_and_scales(

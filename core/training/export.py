@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from core.model.modeling import HaploOmniForConditionalGeneration
 from core.processor import HaploOmniProcessor
-from core.training.autoencoder import export_autoencoder
+from core.training.autoencoder import PREVIEW_FILE
 from core.training.video import build_scheduler
 
 DEFAULTS = {
@@ -34,18 +35,23 @@ def export_checkpoint(
     folder: Path,
     model: HaploOmniForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
-    vae: AutoencoderKLCogVideoX,
+    vae: Path,
     profile: dict[str, Any] | None = None,
 ) -> None:
     """Write weights in bfloat16, tokenizer, processors, VAE, scheduler, preview factors and the defaults file.
 
     Args:
+        vae: the autoencoder's folder; its preview factors, if it has any, come along.
         profile: what the defaults file says; by default the small model's.
     """
     folder.mkdir(parents=True, exist_ok=True)
     half = copy.deepcopy(model).to(torch.bfloat16)
     half.save_pretrained(folder)
     HaploOmniProcessor.for_config(model.config, tokenizer).save_pretrained(folder)
-    export_autoencoder(copy.deepcopy(vae), folder)
+    AutoencoderKLCogVideoX.from_pretrained(vae, torch_dtype=torch.bfloat16).save_pretrained(folder / "vae")
+    for preview in (vae / PREVIEW_FILE, vae.parent / PREVIEW_FILE):
+        if preview.is_file():
+            shutil.copyfile(preview, folder / PREVIEW_FILE)
+            break
     build_scheduler().save_pretrained(folder / "scheduler")
     (folder / "haploomni.json").write_text(json.dumps(profile or DEFAULTS, indent=2) + "\n")

@@ -22,7 +22,8 @@ from core.training.export import export_checkpoint
 from core.training.own_data import OwnClips, OwnTalks, read_rows
 from core.training.stage_task import Data, Teachers
 from core.training.stages import Source, Stage, with_sources
-from core.weights.load import PROFILE_FILE
+from core.training.studio import Studio
+from core.weights.load import PROFILE_FILE, RELEASED_PROFILE
 from core.weights.priors import IMAGE_TOKEN, TURN_END, VIDEO_TOKEN, build_from_priors, load_prior, load_tokenizer
 from core.weights.resolve import resolve_checkpoint
 
@@ -66,7 +67,7 @@ class OwnCourse(Course):
         files: JSONL of rows, see :mod:`core.training.own_data`.
         strict: stop at the first bad row.
         longest: tokens a row may have.
-        seed, device: as in :class:`Course`.
+        seed, device, samples: as in :class:`Course`.
     """
 
     parts = ("assemble", "stages", "export")
@@ -81,8 +82,9 @@ class OwnCourse(Course):
         longest: int = 2048,
         seed: int = 0,
         device: str = "auto",
+        samples: int = 4,
     ) -> None:
-        super().__init__(out, stages, seed=seed, device=device)
+        super().__init__(out, stages, seed=seed, device=device, samples=samples)
         origin.check()
         if not files:
             raise ConfigError("Your own priors or checkpoint need your own rows: give them with --data.")
@@ -110,12 +112,16 @@ class OwnCourse(Course):
 
     @cached_property
     def vae(self) -> AutoencoderKLCogVideoX:
-        place = self.origin.vae or str(self.start_folder)
-        inner = Path(place) / "vae"
         try:
-            return AutoencoderKLCogVideoX.from_pretrained(inner if inner.is_dir() else place, torch_dtype=torch.float32)
+            return AutoencoderKLCogVideoX.from_pretrained(self.vae_folder, torch_dtype=torch.float32)
         except Exception as error:
-            raise CheckpointError(f"No autoencoder can be loaded from {place}; give its folder or hub id with --vae.") from error
+            raise CheckpointError(f"No autoencoder can be loaded from {self.vae_folder}; name one with --vae.") from error
+
+    @cached_property
+    def vae_folder(self) -> Path:
+        """Where the autoencoder is."""
+        place = resolve_checkpoint(self.origin.vae, ["vae/*"]) if self.origin.vae else self.start_folder
+        return place / "vae" if (place / "vae").is_dir() else place
 
     @cached_property
     def teachers(self) -> Teachers:
@@ -181,13 +187,27 @@ class OwnCourse(Course):
             {kind: source(kind, own) for kind, own in unseen.items()},
         )
 
+    @cached_property
+    def studio(self) -> Studio:
+        training = self.data.training
+        talks = [
+            (row["messages"][:-1], row["messages"][-1]["content"][0]["text"])
+            for kind in (Source.PICTURE, Source.CLIP)
+            for row in getattr(training.get(kind), "rows", [])[: self.samples]
+        ]
+        prompts = [row["prompt"] for row in getattr(training.get(Source.VIDEO), "rows", [])[: self.samples]]
+        return Studio(self.processor, self.vae if prompts else None, self.profile, talks, prompts, self.origin.size)
+
+    @property
+    def profile(self) -> dict[str, Any]:
+        """The checkpoint's defaults, or the released ones."""
+        own = self.start_folder / PROFILE_FILE
+        return json.loads((own if own.is_file() else RELEASED_PROFILE).read_text(encoding="utf-8"))
+
     def run_stages(self) -> Path:
         self.prescale()
         return super().run_stages()
 
     def export(self) -> Path:
-        profile_file = self.start_folder / PROFILE_FILE
-        profile = json.loads(profile_file.read_text()) if profile_file.is_file() else None
-        model = self.load(self.finished()[-1])
-        export_checkpoint(self.out / "checkpoint", model, self.tokenizer, self.vae, profile)
+        export_checkpoint(self.out / "checkpoint", self.load(self.finished()[-1]), self.tokenizer, self.vae_folder, self.profile)
         return self.out / "checkpoint"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +23,7 @@ from core.training.losses import (
     pre_warmup_losses,
 )
 from core.training.stages import TALKS, Loss, Norms, Part, Source, Stage, freeze
+from core.training.studio import Studio
 from core.training.trainer import Share, Task
 from core.training.video import build_scheduler
 
@@ -83,6 +85,7 @@ class StageTask(Task):
         teachers: needed by stage 1 alone.
         seed: of all draws.
         norms: how the blocks' norms behave.
+        studio: draws samples now and then; None for none.
     """
 
     def __init__(
@@ -93,9 +96,11 @@ class StageTask(Task):
         teachers: Teachers | None = None,
         seed: int = 0,
         norms: Norms = Norms.ADAPTIVE,
+        studio: Studio | None = None,
     ) -> None:
         super().__init__()
         self.model, self.stage, self.data, self.seed = model, stage, data, seed
+        self.studio = studio
         self.scheduler = build_scheduler()
         self.parameters_learning = freeze(model, stage.learns, norms)
         if stage.plan.checkpointing:
@@ -171,3 +176,8 @@ class StageTask(Task):
                 loss = float(diffusion_loss(self.model, self.scheduler, batch, self.device)) / batch.count
                 made[f"held out/diffusion/{source.value}"] = loss
         return made
+
+    def sample(self, folder: Path) -> None:
+        """Answers and clips, once the whole way through the model exists (not in stage 1)."""
+        if self.studio is not None and self.stage.warmup is None:
+            self.studio.sample(self.model, folder)

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -191,7 +191,13 @@ class Trainer:
             accelerator.register_for_checkpointing(self.average)
         self._resume()
         if accelerator.is_main_process:
-            (folder / "plan.json").write_text(json.dumps(asdict(plan), indent=1, default=lambda v: v.value) + "\n")
+            said = {**asdict(plan), "processes": accelerator.num_processes, "device": str(accelerator.device)}
+            (folder / "plan.json").write_text(json.dumps(said, indent=1, default=lambda v: v.value) + "\n")
+
+    @property
+    def sharded(self) -> bool:
+        """Whether no process holds the whole model (FSDP, DeepSpeed)."""
+        return self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
     def _learning(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.task.parameters() if parameter.requires_grad]
@@ -278,7 +284,8 @@ class Trainer:
             self.save()
         if self.average is not None:
             self.average.copy_to(self._learning())
-        accelerator.end_training()
+        for tracker in accelerator.trackers:
+            tracker.finish()
 
     def _draw(self, step: int) -> list[dict[str, Any]]:
         """This process's micro-batches of one step."""
@@ -322,15 +329,16 @@ class Trainer:
         return {name: float(total) / max(1.0, items[name]) for name, total in zip(names, over_all, strict=True)}, bool(totals[-1])
 
     def _sample(self) -> None:
-        """Samples with the averaged weights, drawn by the main process alone."""
-        if self.accelerator.is_main_process:
+        """Figures and samples with the averaged weights, by the main process alone; none where it lacks the whole model."""
+        if self.accelerator.is_main_process and not self.sharded:
             if self.average is not None:
                 self.average.store(self._learning())
                 self.average.copy_to(self._learning())
             self.task.eval()
             try:
-                with torch.no_grad(), self.accelerator.autocast():
-                    self.report(self.task.measure())
+                with torch.no_grad():
+                    with self.accelerator.autocast():
+                        self.report(self.task.measure())
                     self.task.sample(self.folder / "samples" / f"step-{self.step:06d}")
             finally:
                 self.task.train()
@@ -340,17 +348,23 @@ class Trainer:
 
 
 def fit(
-    folder: Path, task: Task, plan: Plan, device: str = "auto", sample_every: int = 0, keep: Callable[[Task], None] | None = None
-) -> Task:
+    folder: Path,
+    task: Task,
+    plan: Plan,
+    device: str = "auto",
+    sample_every: int = 0,
+    keep: Callable[[dict[str, Tensor]], None] | None = None,
+) -> None:
     """Train ``task`` to the end of ``plan``, or only load its result if the folder's run is finished.
 
     Args:
-        keep: called on the main process with the finished task, to write what the run was for.
+        keep: called on the main process with the finished task's whole state, to write what the run was for.
     """
     accelerator = build_accelerator(folder, device)
     trainer = Trainer(folder, task, plan, accelerator, sample_every=sample_every)
     trainer.run()
-    if keep is not None and accelerator.is_main_process:
-        keep(trainer.task)
+    if keep is not None:
+        state = accelerator.get_state_dict(trainer.wrapped)  # from all processes, where they share it
+        if accelerator.is_main_process:
+            keep(state)
     accelerator.wait_for_everyone()
-    return trainer.task

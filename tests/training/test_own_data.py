@@ -119,7 +119,7 @@ def test_clips_are_fitted():
 
 def test_tuning_the_bundled_model_on_own_rows(tmp_path):
     given = ["--checkpoint", str(BUNDLED), "--data", str(ROWS), "--size", "9x64x64", "--out", str(tmp_path), "--device", "cpu"]
-    assert main([*given, "--stages", "3", "--steps", "0.001", "--rows", "0.1"]) == 0
+    assert main([*given, "--stages", "3", "--steps", "0.001", "--rows", "0.1", "--samples", "1"]) == 0
     record = json.loads((tmp_path / "3-unified" / "stage.json").read_text())
     assert record["stage"] == "3-unified" and record["rows"] == {"picture": 2, "clip": 1, "still": 1, "video": 1}
     from core import HaploOmni

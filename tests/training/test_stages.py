@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import FullyShardedDataParallelPlugin
+from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.state import AcceleratorState
+from accelerate.utils.dataclasses import get_module_class_from_name
 
+from core import HaploOmniConfig, HaploOmniForConditionalGeneration
 from core.errors import ConfigError
 from core.training.prescaling import measure_amplitudes, prescale, wanted_amplitudes
 from core.training.stage_task import StageTask
@@ -176,21 +180,58 @@ def test_accumulated_and_recomputed_batches_are_the_whole_batch(clips, tmp_path,
             }
 
 
+def launch(processes: int, module: str, folder: Path) -> None:
+    """``accelerate launch`` with so many processes; on a machine without GPUs they are CPU processes."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes), "--num_machines", "1"]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command += ["--multi_gpu"] if processes > 1 else ["--cpu"]
+    run = subprocess.run([*command, "-m", module, str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr[-2000:]
+
+
 def test_two_processes_have_the_losses_of_one(tmp_path):
     """``accelerate launch`` with two CPU processes: the same losses, step by step, as one."""
     made = {}
     for processes in (1, 2):
         folder = tmp_path / str(processes)
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
-        command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-        command += ["-m", "tests.training.two_processes", str(folder)]
-        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-        assert run.returncode == 0, run.stderr[-2000:]
+        launch(processes, "tests.training.two_processes", folder)
         made[processes] = metrics(folder / "run")
+        assert json.loads((folder / "run" / "plan.json").read_text())["processes"] == processes
     for one, two in zip(made[1], made[2], strict=True):
         assert {k: pytest.approx(v, rel=1e-3, abs=1e-3) for k, v in one.items() if k != "seconds"} == {
             k: v for k, v in two.items() if k != "seconds"
         }
+
+
+def test_a_sharded_model_has_the_losses_of_a_whole_one(tmp_path, clips):
+    """Parameters shared out block by block, as the FSDP configuration does it."""
+    launch(2, "tests.training.sharded", tmp_path)
+    made = json.loads((tmp_path / "sharded.json").read_text())
+    assert made["held"] < 0.55, "each process holds half"
+    task = StageTask(miniature.model(), miniature.stages()[-1], clips)
+    with torch.no_grad():
+        expected = {name: float(value) for name, value in task(task.draw(Share(0))).items()}
+    assert made["losses"][0] == {name: pytest.approx(value, rel=1e-3) for name, value in expected.items()}
+    assert sum(made["losses"][1].values()) < sum(made["losses"][0].values())
+
+
+@pytest.mark.parametrize("name", ["two_cpus", "fsdp", "deepspeed"])
+def test_accelerate_reads_the_configurations(name):
+    config = load_config_from_file(str(ROOT / "examples" / "accelerate" / f"{name}.yaml"))
+    assert config.mixed_precision == "bf16" and config.num_processes in (2, 8)
+    if name == "fsdp":
+        with torch.device("meta"):
+            model = HaploOmniForConditionalGeneration(HaploOmniConfig())
+        found = get_module_class_from_name(model, config.fsdp_config["fsdp_transformer_layer_cls_to_wrap"])
+        assert sum(isinstance(module, found) for module in model.modules()) == 82
+        FullyShardedDataParallelPlugin(
+            fsdp_version=config.fsdp_config["fsdp_version"],
+            auto_wrap_policy=config.fsdp_config["fsdp_auto_wrap_policy"],
+            transformer_cls_names_to_wrap=[config.fsdp_config["fsdp_transformer_layer_cls_to_wrap"]],
+            state_dict_type=config.fsdp_config["fsdp_state_dict_type"],
+        )
+    if name == "deepspeed":
+        assert config.deepspeed_config["zero_stage"] == 3
 
 
 def test_prescaling_makes_the_connectors_as_loud_as_wanted(clips):

@@ -1,0 +1,21 @@
+"""Clips as one picture."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+
+def contact_sheet(clips: list[tuple[str, np.ndarray]], columns: int = 2) -> np.ndarray:
+    """One row a clip (five of its frames) with the prompt above, ``columns`` clips side by side: uint8 BGR."""
+    cells = []
+    for text, frames in clips:
+        picks = [frames[i] for i in np.linspace(0, len(frames) - 1, 5).astype(int)]
+        row = cv2.cvtColor(np.concatenate(picks, axis=1), cv2.COLOR_RGB2BGR)
+        label = np.full((20, row.shape[1], 3), 255, np.uint8)
+        cv2.putText(label, text, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+        cells.append(np.concatenate([label, row, np.full((4, row.shape[1], 3), 255, np.uint8)]))
+    while len(cells) % columns:
+        cells.append(np.full_like(cells[0], 255))
+    rows = [np.concatenate(cells[i : i + columns], axis=1) for i in range(0, len(cells), columns)]
+    return np.concatenate(rows)
