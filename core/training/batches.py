@@ -200,7 +200,7 @@ def talk_row(sentences: Sentences, rng: random.Random, length: int, medium: Medi
     if medium is Medium.WORDS:
         clip = rng.random() < 0.5
         motion = None if clip else rng.choice(PICTURE_MOTIONS)
-        scene = sample_scene(rng, rng.choice((1, 1, 1, 2, 2, 3, 4)), held_out, motion, clip=clip)
+        scene = sample_scene(rng, rng.choice((1, 1, 2, 2, 2, 3, 3, 4)), held_out, motion, clip=clip)
         row.open(sentences.encode(f"{description(scene, clip)}\n"))
     elif clip:
         scene, frames = draw_clip(rng, held_out)

@@ -142,7 +142,15 @@ PROMPTS: tuple[str, ...] = (
 FOREIGN = (
     "dog", "cat", "house", "tree", "car", "person", "bird", "fish", "table", "chair", "boat", "flower", "book", "cup",
     "phone", "horse", "sun", "moon", "cloud", "train", "apple", "banana", "ball", "hat", "shoe", "door", "window", "man",
-    "woman", "child", "plane", "bike", "bus", "road", "river", "mountain", "letter", "number", "word", "face",
+    "woman", "child", "plane", "bike", "bus", "road", "river", "mountain", "letter", "number", "word", "face", "baby",
+    "cow", "pig", "sheep", "duck", "bear", "lion", "mouse", "rabbit", "snake", "frog", "bee", "spider", "egg", "bread",
+    "cake", "pizza", "lemon", "carrot", "potato", "glass", "bottle", "plate", "fork", "knife", "spoon", "bed", "sofa",
+    "lamp", "clock", "mirror", "bag", "box", "key", "pen", "paper", "computer", "screen", "camera", "guitar", "piano",
+    "drum", "robot", "rocket", "ship", "truck", "bridge", "tower", "castle", "church", "school", "street", "garden",
+    "beach", "sea", "lake", "island", "forest", "grass", "leaf", "stone", "fire", "snow", "rain", "hand", "foot", "eye",
+    "nose", "mouth", "hair", "shirt", "coat", "dress", "sock", "coin", "flag", "map", "toy", "kite",
+    "balloon", "candle", "umbrella", "ladder", "rope", "wheel", "hexagon", "pentagon", "cube", "cylinder", "cross",
+    "arrow", "diamond", "oval", "rectangle", "line", "dot", "spiral",
 )  # fmt: skip
 
 

@@ -243,7 +243,8 @@ def scaled(stages: tuple[Stage, ...], steps: float = 1.0, rows: float = 1.0, see
     made = []
     for stage in stages:
         own = {source: max(1, round(count * rows)) for source, count in stage.rows.items()}
-        plan = replace(stage.plan, steps=max(1, round(stage.plan.steps * steps)), seed=seed)
+        length = max(1, round(stage.plan.steps * steps))
+        plan = replace(stage.plan, steps=length, warmup=max(1, min(stage.plan.warmup, length // 10)), seed=seed)
         made.append(replace(stage, rows=own, plan=plan))
     return tuple(made)
 

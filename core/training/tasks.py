@@ -25,7 +25,7 @@ class Exchange:
 
 def article(word: str) -> str:
     """ "a" or "an"."""
-    return "an" if word[0] in "aeio" else "a"
+    return "an" if word[0] in "aeiou" else "a"
 
 
 def name(item: SceneObject, size: bool = False) -> str:

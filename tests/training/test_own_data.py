@@ -16,7 +16,9 @@ from core.training.__main__ import main
 from core.training.batches import IGNORE
 from core.training.losses import next_token_loss
 from core.training.own_data import OwnTalks, answer_labels, fit_frames, read_rows
+from core.training.stages import NAMES
 from core.training.trainer import Share
+from tests.training import miniature
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLED = ROOT / "examples" / "checkpoints" / "haploomni-tiny"
@@ -127,6 +129,24 @@ def test_tuning_the_bundled_model_on_own_rows(tmp_path):
     tuned = HaploOmni.load(tmp_path / "checkpoint", device="cpu")
     *_, clip = tuned.text_to_video("a red circle", num_inference_steps=1, height=32, width=32, seed=0)
     assert clip.frames.shape == (9, 32, 32, 3) and tuned.profile["name"] == "HaploOmni tiny"
+
+
+def test_the_papers_way_over_own_priors(tmp_path):
+    """All seven steps of the 9B preset, accumulation and recomputation included, over miniature priors on disk."""
+    priors = miniature.teachers()
+    folders = {name: tmp_path / name for name in ("vision", "language", "video")}
+    for name, folder in folders.items():
+        getattr(priors, name).save_pretrained(folder)
+    miniature.tokenizer().save_pretrained(folders["language"])
+    given = [part for name, folder in folders.items() for part in (f"--{name}", str(folder))]
+    given += ["--vae", str(BUNDLED / "vae"), "--data", str(ROWS), "--size", "9x64x64", "--preset", "9b", "--samples", "0"]
+    out = tmp_path / "run"
+    assert main([*given, "--steps", "0.00001", "--rows", "0.01", "--device", "cpu", "--out", str(out)]) == 0
+    assert [name for name in NAMES if (out / name / "model" / "config.json").exists()] == list(NAMES)
+    table = json.loads((out / "assembled" / "amplitudes.json").read_text())
+    assert {"words", "image", "video", "noise"} <= set(table["before"]["pre in"])
+    plan = json.loads((out / "3-unified" / "plan.json").read_text())
+    assert plan["accumulate"] == 8 and plan["checkpointing"] and plan["optimizer"] == "adamw"
 
 
 @pytest.mark.parametrize(
