@@ -24,7 +24,7 @@ from core.errors import CheckpointError
 from core.model.modeling import HaploOmniForConditionalGeneration
 from core.processor import HaploOmniProcessor
 from core.training.autoencoder import AutoencoderTask, build_autoencoder
-from core.training.batches import Medium, Sentences
+from core.training.batches import Medium, NoiseBatch, Sentences, TalkBatch
 from core.training.export import DEFAULTS, export_checkpoint
 from core.training.language import LanguagePrior
 from core.training.latents import CLIPS, STILLS, ClipShape, LatentClips, encode_clips
@@ -33,7 +33,7 @@ from core.training.stage_task import Data, SceneTalks, StageTask, Teachers
 from core.training.stages import Norms, Record, Source, Stage
 from core.training.studio import Studio, scene_prompts, scene_talks
 from core.training.tokenizer import build_tokenizer
-from core.training.trainer import Optimizer, Plan, SavedTask, Share, fit
+from core.training.trainer import Optimizer, Plan, SavedTask, Share, fit, is_sharded
 from core.training.video import VideoPrior, build_scheduler
 from core.training.vision import VisionPrior
 from core.weights.priors import build_from_priors, load_prior
@@ -232,10 +232,14 @@ class Course:
             (folder / "amplitudes.json").write_text(json.dumps(report, indent=1) + "\n")
             model.save_pretrained(folder)
 
+    def some_batches(self) -> list[TalkBatch | NoiseBatch]:
+        """A few rows of every source, always the same."""
+        return [rows.draw(f"amplitudes/{source.value}", 8, Share(0)) for source, rows in self.data.training.items()]
+
     def first_model(self) -> tuple[HaploOmniForConditionalGeneration, dict[str, Any]]:
         """What the stages start from, and what was measured on the way."""
         model = assemble(self.teachers, self.tokenizer)
-        return model, amplitudes_and_scales(model, self.teachers, self.data)
+        return model, amplitudes_and_scales(model, self.teachers, self.some_batches())
 
     # -- the stages
 
@@ -259,6 +263,8 @@ class Course:
         def keep(state: dict[str, Tensor]) -> None:
             lines = (folder / "metrics.jsonl").read_text().splitlines()
             record.seconds = json.loads(lines[-1])["seconds"] if lines else 0.0
+            if not is_sharded():
+                record.amplitudes = measure_amplitudes(task.model, build_scheduler(), self.some_batches(), task.device)
             (folder / "stage.json").write_text(json.dumps(asdict(record), indent=1) + "\n")
             own = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
             task.model.save_pretrained(folder / "model.part", state_dict=own)
@@ -315,14 +321,12 @@ def assemble(
 
 
 def amplitudes_and_scales(
-    model: HaploOmniForConditionalGeneration, teachers: Teachers, data: Data
-) -> dict[str, dict[str, float] | dict[str, dict[str, float]]]:
+    model: HaploOmniForConditionalGeneration, teachers: Teachers, batches: list[TalkBatch | NoiseBatch]
+) -> dict[str, Any]:
     """Feature pre-scaling on real batches: what was measured before and after, and the connectors' factors."""
-    device = model.lm_head.weight.device
-    batches = [rows.draw(f"amplitudes/{source.value}", 8, Share(0)) for source, rows in data.training.items()]
-    scheduler = build_scheduler()
+    device, scheduler = model.lm_head.weight.device, build_scheduler()
     before = measure_amplitudes(model, scheduler, batches, device)
-    wanted = wanted_amplitudes(teachers.language, teachers.video, batches[-1], device)  # type: ignore[arg-type]
+    wanted = wanted_amplitudes(teachers.language, teachers.video, batches, device)
     factors = prescale(model, before, wanted)
     after = measure_amplitudes(model, scheduler, batches, device)
     return {"before": before, "wanted": wanted, "factors": factors, "after": after}

@@ -155,7 +155,7 @@ class OwnCourse(Course):
             if self.origin.checkpoint or file.exists() or not any(stage.warmup for stage in self.stages):
                 return
             model = self.load(self.start_folder)
-            report = amplitudes_and_scales(model, self.teachers, self.data)
+            report = amplitudes_and_scales(model, self.teachers, self.some_batches())
             model.save_pretrained(self.start_folder)
             file.write_text(json.dumps(report, indent=1) + "\n")
 

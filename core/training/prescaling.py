@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import Qwen2ForCausalLM
 
 from core.model.modeling import HaploOmniForConditionalGeneration
-from core.training.batches import NoiseBatch, TalkBatch
+from core.training.batches import IGNORE, NoiseBatch, TalkBatch
 from core.training.losses import diffusion_loss, language_states, next_token_loss
 
 Amplitudes = dict[str, dict[str, float]]
@@ -83,17 +83,28 @@ def measure_amplitudes(
 
 @torch.no_grad()
 def wanted_amplitudes(
-    language: Qwen2ForCausalLM, video: CogVideoXTransformer3DModel, batch: NoiseBatch, device: torch.device
+    language: Qwen2ForCausalLM,
+    video: CogVideoXTransformer3DModel,
+    batches: Iterable[TalkBatch | NoiseBatch],
+    device: torch.device,
 ) -> dict[str, float]:
     """How loud the features are that the base and the post part grew up with.
 
-    For the base part the language prior's words, for the post part what the video prior makes of words and of noise.
+    For the base part the language prior's words, for the post part what the video prior makes of words and of noise; the
+    latter is left out where there is nothing to denoise.
     """
-    words = language.get_input_embeddings()(batch.ids.to(device))[batch.attention_mask.bool().to(device)]
-    states = language_states(language, batch, device)[batch.attention_mask.bool().to(device)]
-    read = [video.patch_embed.text_proj(states), video.patch_embed.proj(batch.noise.flatten(0, 1).to(device))]
-    post = torch.stack([features.float().square().mean().sqrt().log() for features in read]).mean().exp()
-    return {"pre": float(words.float().square().mean().sqrt()), "post": float(post)}
+    wanted: dict[str, float] = {}
+    for batch in batches:
+        words = language.get_input_embeddings()(batch.ids.to(device))
+        if isinstance(batch, TalkBatch):
+            wanted.setdefault("pre", float(words[batch.labels.to(device) != IGNORE].float().square().mean().sqrt()))
+            continue
+        real = batch.attention_mask.bool().to(device)
+        states = language_states(language, batch, device)[real]
+        read = [video.patch_embed.text_proj(states), video.patch_embed.proj(batch.noise.flatten(0, 1).to(device))]
+        post = torch.stack([features.float().square().mean().sqrt().log() for features in read]).mean().exp()
+        wanted |= {"pre": float(words[real].float().square().mean().sqrt()), "post": float(post)}
+    return wanted
 
 
 @torch.no_grad()
@@ -105,7 +116,7 @@ def prescale(model: HaploOmniForConditionalGeneration, amplitudes: Amplitudes, w
     """
     factors = {}
     for name, connector in (("pre", model.model.pre_connector), ("post", model.model.post_connector)):
-        if connector.scale is not None:
+        if connector.scale is not None and name in wanted:
             loud = torch.tensor(list(amplitudes[f"{name} out"].values())).log().mean().exp()
             factors[name] = round(wanted[name] / float(loud), 5)
             connector.scale.mul_(factors[name])

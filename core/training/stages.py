@@ -280,7 +280,7 @@ def freeze(model: HaploOmniForConditionalGeneration, learns: tuple[Part, ...], n
 
 @dataclass
 class Record:
-    """What a stage did; written beside its weights."""
+    """What a stage did, and how loud every modality is at the connectors after it; written beside its weights."""
 
     stage: str
     learns: list[str]

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
@@ -194,11 +195,6 @@ class Trainer:
             said = {**asdict(plan), "processes": accelerator.num_processes, "device": str(accelerator.device)}
             (folder / "plan.json").write_text(json.dumps(said, indent=1, default=lambda v: v.value) + "\n")
 
-    @property
-    def sharded(self) -> bool:
-        """Whether no process holds the whole model (FSDP, DeepSpeed)."""
-        return self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-
     def _learning(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.task.parameters() if parameter.requires_grad]
 
@@ -330,7 +326,7 @@ class Trainer:
 
     def _sample(self) -> None:
         """Figures and samples with the averaged weights, by the main process alone; none where it lacks the whole model."""
-        if self.accelerator.is_main_process and not self.sharded:
+        if self.accelerator.is_main_process and not is_sharded():
             if self.average is not None:
                 self.average.store(self._learning())
                 self.average.copy_to(self._learning())
@@ -345,6 +341,11 @@ class Trainer:
                 if self.average is not None:
                     self.average.restore(self._learning())
         self.accelerator.wait_for_everyone()
+
+
+def is_sharded() -> bool:
+    """Whether no process holds the whole model (FSDP, DeepSpeed)."""
+    return AcceleratorState().distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
 
 def fit(
@@ -366,5 +367,6 @@ def fit(
     if keep is not None:
         state = accelerator.get_state_dict(trainer.wrapped)  # from all processes, where they share it
         if accelerator.is_main_process:
+            task.eval()
             keep(state)
     accelerator.wait_for_everyone()

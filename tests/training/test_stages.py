@@ -242,7 +242,8 @@ def test_prescaling_makes_the_connectors_as_loud_as_wanted(clips):
     table = measure_amplitudes(model, scheduler, batches, device)
     assert set(table["pre in"]) == {"words", "image", "video", "timestep", "noise"}
     assert set(table) == {"pre in", "pre out", "post in", "post out"}
-    wanted = wanted_amplitudes(priors.language, priors.video, batches[-1], device)
+    wanted = wanted_amplitudes(priors.language, priors.video, batches, device)
+    assert set(wanted_amplitudes(priors.language, priors.video, batches[:1], device)) == {"pre"}
     factors = prescale(model, table, wanted)
     assert set(factors) == {"pre", "post"}
     after = measure_amplitudes(model, scheduler, batches, device)

@@ -28,7 +28,9 @@ def test_example_scripts_run(script, tmp_path):
     assert done.returncode == 0 and done.stdout.strip(), done.stderr
 
 
-@pytest.mark.parametrize("module", ["core.training", "core.evaluation", "tests.bench"])
+@pytest.mark.parametrize(
+    "module", ["core.training", "core.training.ablate", "core.evaluation", "core.weights.priors", "tests.bench"]
+)
 def test_commands_have_help(module):
     done = subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "usage" in done.stdout
