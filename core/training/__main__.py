@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", type=float, default=1.0, help="factor on the rows of every stage's batch")
     parser.add_argument("--autoencoder", type=Path, help="an earlier autoencoder's folder to start from")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto", help="auto or cpu (default: auto)")
+    parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: what accelerate finds (default)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice; one is often as fast)")
     parser.add_argument("--samples", type=int, default=4, help="clips drawn now and then while a stage learns (default: 4)")
     parser.add_argument("--stages", nargs="+", default=[], help="only these: 3, 2-align-post, ... (default: all)")

@@ -59,7 +59,7 @@ class Lengths:
     """Steps of everything before the stages, and clips of every shape."""
 
     autoencoder: int = 2900
-    language: int = 3500
+    language: int = 2600
     vision: int = 2600
     video_stills: int = 3000
     video: int = 5000
@@ -162,6 +162,8 @@ class Course:
     def clips(self) -> None:
         """Encode the clips to denoise, and some that training never sees; every process takes its share."""
         state = PartialState()
+        if self.device != "cpu":
+            self.vae.to(state.device)
         share = {"process": state.process_index, "processes": state.num_processes}
         encode_clips(self.vae, self.world / "clips", self.lengths.stills + self.lengths.clips, self.seed, **share)
         encode_clips(self.vae, self.world / "clips-held-out", self._held_out(), self.seed, held_out=True, **share)
@@ -229,12 +231,12 @@ class Course:
             torch.manual_seed(self.seed)
             folder.mkdir(parents=True, exist_ok=True)
             model, report = self.first_model()
-            (folder / "amplitudes.json").write_text(json.dumps(report, indent=1) + "\n")
+            write_amplitudes(report, folder)
             model.save_pretrained(folder)
 
     def some_batches(self) -> list[TalkBatch | NoiseBatch]:
         """A few rows of every source, always the same."""
-        return [rows.draw(f"amplitudes/{source.value}", 8, Share(0)) for source, rows in self.data.training.items()]
+        return [rows.draw(f"amplitudes/{source.value}", 4, Share(0)) for source, rows in self.data.training.items()]
 
     def first_model(self) -> tuple[HaploOmniForConditionalGeneration, dict[str, Any]]:
         """What the stages start from, and what was measured on the way."""
@@ -330,3 +332,13 @@ def amplitudes_and_scales(
     factors = prescale(model, before, wanted)
     after = measure_amplitudes(model, scheduler, batches, device)
     return {"before": before, "wanted": wanted, "factors": factors, "after": after}
+
+
+def write_amplitudes(report: dict[str, Any], folder: Path) -> None:
+    """``amplitudes.json`` for people, and one line of ``metrics.jsonl`` for programs."""
+    (folder / "amplitudes.json").write_text(json.dumps(report, indent=1) + "\n")
+    line: dict[str, float] = {"step": 0}
+    for when in ("before", "after"):
+        for side, modalities in report.get(when, {}).items():
+            line |= {f"amplitude {when}/{side}/{modality}": value for modality, value in modalities.items()}
+    (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")

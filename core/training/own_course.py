@@ -17,7 +17,7 @@ from core.config import HaploOmniConfig
 from core.errors import CheckpointError, ConfigError
 from core.processor import HaploOmniProcessor
 from core.training.batches import Sentences
-from core.training.course import CONNECTOR, Course, amplitudes_and_scales
+from core.training.course import CONNECTOR, Course, amplitudes_and_scales, write_amplitudes
 from core.training.export import export_checkpoint
 from core.training.own_data import OwnClips, OwnTalks, read_rows
 from core.training.stage_task import Data, Teachers
@@ -113,9 +113,10 @@ class OwnCourse(Course):
     @cached_property
     def vae(self) -> AutoencoderKLCogVideoX:
         try:
-            return AutoencoderKLCogVideoX.from_pretrained(self.vae_folder, torch_dtype=torch.float32)
+            vae = AutoencoderKLCogVideoX.from_pretrained(self.vae_folder, torch_dtype=torch.float32)
         except Exception as error:
             raise CheckpointError(f"No autoencoder can be loaded from {self.vae_folder}; name one with --vae.") from error
+        return vae if self.device == "cpu" else vae.to(PartialState().device)
 
     @cached_property
     def vae_folder(self) -> Path:
@@ -157,7 +158,7 @@ class OwnCourse(Course):
             model = self.load(self.start_folder)
             report = amplitudes_and_scales(model, self.teachers, self.some_batches())
             model.save_pretrained(self.start_folder)
-            file.write_text(json.dumps(report, indent=1) + "\n")
+            write_amplitudes(report, file.parent)
 
     @cached_property
     def data(self) -> Data:

@@ -164,9 +164,14 @@ class StageTask(Task):
         return {Loss.DIFFUSION.value: diffusion_loss(self.model, self.scheduler, batch, device)}
 
     @torch.no_grad()
-    def measure(self, rows: int = 24) -> dict[str, float]:
-        """Losses and answers of fixed rows that training never sees, whatever the stage learns from."""
+    def measure(self, rows: int = 0) -> dict[str, float]:
+        """Losses and answers of fixed rows that training never sees, whatever the stage learns from.
+
+        Args:
+            rows: of every source; 0 for as many as the stage's largest source has.
+        """
         made: dict[str, float] = {}
+        rows = rows or max(self.stage.rows.values())
         for source, held_out in self.data.held_out.items():
             batch = held_out.draw(f"held out/{source.value}", rows, Share(0))
             if isinstance(batch, TalkBatch):
