@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -48,3 +49,29 @@ def test_the_head_is_a_space():
     head = README.split("---")[1]
     for line in ("sdk: gradio", "sdk_version: 6.31.0", 'python_version: "3.12"', "app_file: app.py"):
         assert line in head
+
+
+def commands(module: str) -> list[list[str]]:
+    """Arguments of every command of ``module`` that the documents show."""
+    found = []
+    for document in (ROOT / "README.md", ROOT / "docs" / "training.md"):
+        text = document.read_text().replace("\\\n", " ")
+        for line in re.findall(rf"-m {re.escape(module)}(?= |$)([^\n`#]*)", text, re.MULTILINE):
+            found.append([word for word in shlex.split(line) if word != "..."])
+    return found
+
+
+def test_shown_training_commands_are_understood():
+    from core.training.__main__ import build_course, build_parser
+    from core.training.stages import preset
+
+    shown = commands("core.training")
+    assert len(shown) >= 5
+    for words in shown:
+        options = build_parser().parse_args(words)
+        assert preset(options.preset)
+        if not (options.checkpoint or options.vision or options.data):
+            assert build_course(options).stages
+    from core.training.ablate import build_parser as ablation
+
+    assert [ablation().parse_args(words) for words in commands("core.training.ablate")]
