@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX
+from diffusers.models.autoencoders.autoencoder_kl_cogvideox import CogVideoXSpatialNorm3D
 from torch import Tensor
 
 from core.pipelines.preview import fit_latent_rgb
@@ -24,6 +25,7 @@ PREVIEW_FILE = "preview.json"
 KL_WEIGHT = 3e-5
 FOREGROUND_WEIGHT = 3.0
 RIM = 9  # pixels: holes and notches this wide count as much as the objects
+BALANCE = 0.5  # 1 would make all directions of the latents equally loud, 0 leaves them
 LATENT_ERROR = 0.3  # of the latents' deviation, at most: the decoder must bear what denoising gets wrong
 SIZES = ((96, 96), (128, 128), (128, 128), (128, 192), (192, 128), (160, 160))
 
@@ -143,17 +145,22 @@ class AutoencoderTask(SavedTask):
 
 
 @torch.no_grad()
-def latent_statistics(vae: AutoencoderKLCogVideoX, clips: int = 12, size: int = 128, seed: int = 7) -> dict[str, object]:
+def latent_samples(vae: AutoencoderKLCogVideoX, clips: int = 12, size: int = 128, seed: int = 7) -> list[tuple[Tensor, Tensor]]:
+    """Random scenes as (latents [16, F, h, w], clip [3, T, H, W] in [0, 1])."""
+    rng, pairs = random.Random(seed), []
+    for _ in range(clips):
+        clip = torch.from_numpy(render(random_scene(rng), size, size, FRAMES)).permute(3, 0, 1, 2).float() / 255.0
+        pairs.append((vae.encode(clip[None].to(vae.device) * 2.0 - 1.0).latent_dist.mode()[0].cpu(), clip))
+    return pairs
+
+
+def latent_statistics(vae: AutoencoderKLCogVideoX) -> dict[str, object]:
     """Latent standard deviation and the latent-to-RGB factors of this autoencoder, on random scenes.
 
     Returns:
         ``std`` (float), ``factors`` (16 lists of 3), ``bias`` (3), ``r2`` (share of the variance explained).
     """
-    rng = random.Random(seed)
-    pairs = []
-    for _ in range(clips):
-        clip = torch.from_numpy(render(random_scene(rng), size, size, FRAMES)).permute(3, 0, 1, 2).float() / 255.0
-        pairs.append((vae.encode(clip[None] * 2.0 - 1.0).latent_dist.mode()[0], clip))
+    pairs = latent_samples(vae)
     latent_rgb, r2 = fit_latent_rgb(pairs)
     return {
         "std": float(torch.stack([z for z, _ in pairs]).std()),
@@ -161,3 +168,47 @@ def latent_statistics(vae: AutoencoderKLCogVideoX, clips: int = 12, size: int = 
         "bias": [round(float(v), 6) for v in latent_rgb.bias],
         "r2": round(r2, 4),
     }
+
+
+@torch.no_grad()
+def latent_moments(vae: AutoencoderKLCogVideoX, clips: int = 48) -> tuple[Tensor, Tensor]:
+    """Mean [16] and covariance [16, 16] of the latents' channels, on random scenes."""
+    channels = torch.cat([z.flatten(1) for z, _ in latent_samples(vae, clips)], dim=1)
+    return channels.mean(1), torch.cov(channels)
+
+
+@torch.no_grad()
+def balance_latents(vae: AutoencoderKLCogVideoX, mean: Tensor, covariance: Tensor) -> Tensor:
+    """Turn the latents z into A (z - mean) and the decoder into one that reads those; returns A [16, 16].
+
+    One scaling factor cannot undo what training leaves behind: channels far from zero, and directions that vary thirty
+    times more than others. The diffusion then spends itself on offsets and background colours, and the directions that
+    hold the objects' outlines drown in noise. A moves every principal direction's deviation half way (in the logarithm)
+    to one. What the decoder draws stays the same, but for the outermost pixels: its first convolution pads with zeros,
+    which now mean something else.
+    """
+    variances, directions = torch.linalg.eigh(covariance.double())
+    scales = variances.clamp(min=1e-6) ** (-BALANCE / 2)
+    forward = (directions * scales) @ directions.T
+    backward = (directions / scales) @ directions.T
+    offset = mean.double()
+    last = vae.encoder.conv_out.conv
+    channels = len(mean)
+    _compose(last.weight[:channels], forward, from_left=True)
+    last.bias[:channels] = (forward @ (last.bias[:channels].double() - offset)).to(last.bias.dtype)
+    last.bias[channels:] += 2 * forward.diagonal().log().to(last.bias.dtype)  # the posterior's deviations follow
+    readers = [vae.decoder.conv_in.conv]
+    for module in vae.decoder.modules():
+        if isinstance(module, CogVideoXSpatialNorm3D):
+            readers += [module.conv_y.conv, module.conv_b.conv]
+    for reader in readers:
+        reader.bias += torch.einsum("oi...,i->o", reader.weight.double(), offset).to(reader.bias.dtype)
+        _compose(reader.weight, backward, from_left=False)
+    return forward.float()
+
+
+def _compose(weight: Tensor, matrix: Tensor, from_left: bool) -> None:
+    """Follow (or precede) a convolution's weight [O, I, ...] by a matrix over its output (or input) channels, in place."""
+    equation = "po,oi...->pi..." if from_left else "oi...,ij->oj..."
+    operands = (matrix, weight.double()) if from_left else (weight.double(), matrix)
+    weight.copy_(torch.einsum(equation, *operands).to(weight.dtype))

@@ -23,7 +23,7 @@ from core.config import HaploOmniConfig
 from core.errors import CheckpointError
 from core.model.modeling import HaploOmniForConditionalGeneration
 from core.processor import HaploOmniProcessor
-from core.training.autoencoder import AutoencoderTask, build_autoencoder
+from core.training.autoencoder import AutoencoderTask, balance_latents, build_autoencoder, latent_moments
 from core.training.batches import Medium, NoiseBatch, Sentences, TalkBatch
 from core.training.export import DEFAULTS, export_checkpoint
 from core.training.language import LanguagePrior
@@ -135,6 +135,8 @@ class Course:
         plan = Plan(steps, 1.5e-3 if self.start else 2.5e-3, betas=(0.9, 0.98), weight_decay=1e-4, clip_norm=0.5)
         whole = AutoencoderTask(vae, steps, seed=self.seed)
         fit(self.out / "autoencoder", whole, replace(plan, seed=self.seed), self.device)
+        if not any((self.out / "autoencoder-decoder").glob("state-*")):  # a state to go on from is balanced already
+            balance_latents(whole.vae, *latent_moments(whole.vae))
         rest = max(1, steps * 2 // 3)
         decoder = AutoencoderTask(whole.vae, rest, decoder_only=True, seed=self.seed)
         self._fit("autoencoder-decoder", decoder, replace(plan, steps=rest, lr=plan.lr * 0.6), "autoencoder")
