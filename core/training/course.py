@@ -59,7 +59,7 @@ class Lengths:
     """Steps of everything before the stages, and clips of every shape."""
 
     autoencoder: int = 2900
-    language: int = 2600
+    language: int = 1600
     vision: int = 2600
     video_stills: int = 3000
     video: int = 5000

@@ -188,7 +188,8 @@ def test_a_long_answer_can_be_stopped(page, served, bundled, monkeypatch):
         ask(page, "images", "Talk without end.")
         expect(answers(page, "images")).to_contain_text("word word word")
         page.click("#images-box button.stop-button")
-        expect(page.locator("#images-status")).to_have_text("Stopped.")
+        # a cancel that meets the handler at work may leave Gradio's own (invisible) mark beside the words
+        expect(page.locator("#images-status")).to_contain_text("Stopped.")
         for _ in range(400):
             if not served[1].busy:
                 break
