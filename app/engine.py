@@ -65,18 +65,23 @@ class Engine:
         except BusyError as error:
             yield Ended(State.FAILED, error)
             return
+        getting: asyncio.Task[Event] | None = None
         try:
             while True:
-                try:
-                    event = await asyncio.wait_for(events.get(), HEARTBEAT_S)
-                except asyncio.TimeoutError:
+                # asyncio.wait, since before Python 3.12 asyncio.wait_for forgets a cancel that meets an event
+                getting = getting or asyncio.create_task(events.get())
+                done, _ = await asyncio.wait({getting}, timeout=HEARTBEAT_S)
+                if not done:
                     yield None
                     continue
+                event, getting = getting.result(), None
                 yield event
                 if isinstance(event, Ended):
                     return
         finally:
             job.cancel()
+            if getting is not None:
+                getting.cancel()
 
     @property
     def busy(self) -> bool:

@@ -22,6 +22,8 @@ CSS = """
 #header p { margin: 0.15em 0; color: var(--body-text-color-subdued); }
 #weights { border-left: 3px solid var(--color-accent); padding: 0.35em 0.8em; border-radius: 4px;
   background: var(--background-fill-secondary); font-size: 0.92em; }
+/* a stop that crosses its own answer makes Gradio mark the outputs as failed; hidden marks are hidden from readers too */
+[data-testid="status-tracker"].hide { display: none; }
 .status { min-height: 1.4em; font-size: 0.9em; color: var(--body-text-color-subdued); }
 .chatbot-box { min-height: 320px; }
 /* it would upload the visitor's clip to another host */
