@@ -107,17 +107,8 @@ def read_video(source: str | Path, num_frames: int, start_s: float = 0.0, end_s:
     """
     import cv2
 
-    if not 1 <= num_frames <= MAX_SAMPLED:
-        raise MediaError(f"{num_frames} frames cannot be sampled; choose 1 to {MAX_SAMPLED}.")
     path = Path(source)
-    clip = probe_video(path)
-    end_s = clip.duration_s if end_s is None else min(end_s, clip.duration_s)
-    inside = [i for i, stamp in enumerate(clip.times_s) if start_s - 1e-6 <= stamp <= end_s + 1e-6]
-    if not inside:
-        raise MediaError(
-            f"The part from {start_s:g} s to {end_s:g} s holds no frame of '{path.name}', which is {clip.duration_s:.1f} s long."
-        )
-    picks = sorted({inside[round(i)] for i in np.linspace(0, len(inside) - 1, min(num_frames, len(inside)))})
+    picks = sampled_frames(probe_video(path), path.name, num_frames, start_s, end_s)
     frames = []
     with _open(path) as capture:
         position = -1
@@ -131,3 +122,20 @@ def read_video(source: str | Path, num_frames: int, start_s: float = 0.0, end_s:
     first = frames[0].shape
     frames = [f if f.shape == first else cv2.resize(f, (first[1], first[0])) for f in frames]
     return np.stack(frames)
+
+
+def sampled_frames(clip: Clip, name: str, num_frames: int, start_s: float = 0.0, end_s: float | None = None) -> list[int]:
+    """Numbers of the frames that :func:`read_video` reads of a clip called ``name``.
+
+    Raises:
+        MediaError: there cannot be so many, or the part is not in the clip.
+    """
+    if not 1 <= num_frames <= MAX_SAMPLED:
+        raise MediaError(f"{num_frames} frames cannot be sampled; choose 1 to {MAX_SAMPLED}.")
+    end_s = clip.duration_s if end_s is None else min(end_s, clip.duration_s)
+    inside = [i for i, stamp in enumerate(clip.times_s) if start_s - 1e-6 <= stamp <= end_s + 1e-6]
+    if not inside:
+        raise MediaError(
+            f"The part from {start_s:g} s to {end_s:g} s holds no frame of '{name}', which is {clip.duration_s:.1f} s long."
+        )
+    return sorted({inside[round(i)] for i in np.linspace(0, len(inside) - 1, min(num_frames, len(inside)))})

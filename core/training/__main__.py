@@ -48,21 +48,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the chosen parts; exit code 2 with one sentence when that cannot be done."""
     options = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("accelerate").setLevel(logging.WARNING)
-    import torch
+    from core.training.command import run_command
 
-    from core.errors import HaploOmniError
-
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    try:
-        course = build_course(options)
-        run(course, options.part)
-    except HaploOmniError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
-    return 0
+    return run_command(lambda: run(build_course(options), options.part), options.threads)
 
 
 def build_course(options: argparse.Namespace) -> Course:
@@ -80,6 +68,8 @@ def build_course(options: argparse.Namespace) -> Course:
         )
     from core.training.own_course import Origin, OwnCourse
 
+    if options.part not in (*OwnCourse.parts, "all"):
+        raise ConfigError(f"With your own start there is no part '{options.part}'; it has {', '.join(OwnCourse.parts)}.")
     try:
         frames, height, width = map(int, options.size.split("x"))
     except ValueError as error:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,16 +18,16 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from core.errors import ConfigError, HaploOmniError
+from core.errors import ConfigError
 from core.layers import MultimodalAdaLN
 from core.model.decoder import Block
 from core.model.modeling import HaploOmniForConditionalGeneration
+from core.training.command import run_command
 from core.training.course import Course, Lengths, assemble
 from core.training.stage_task import StageTask
 from core.training.stages import Norms, Stage, scaled, tiny
 from core.training.trainer import Share
 
-logger = logging.getLogger(__name__)
 PLAIN_CONNECTOR = {"use_pre_norm": False, "use_affine_bias": True}
 
 
@@ -164,22 +163,18 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Train all arms (finished ones are skipped), draw the curves, print the table."""
     options = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("accelerate").setLevel(logging.WARNING)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    try:
-        results = run(options)
-    except HaploOmniError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
-    from core.training.ablation_report import draw_curves, table
+    return run_command(lambda: compare(options), options.threads)
 
+
+def compare(options: argparse.Namespace) -> None:
+    """Train, draw and print."""
+    from core.training.ablation_report import draw_curves, table  # first, since drawing needs a package of its own
+
+    results = run(options)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     draw_curves(results, options.out / "curves.png")
     print(table(results))  # noqa: T201
-    return 0
 
 
 def run(options: argparse.Namespace) -> dict[str, dict[str, list[dict[str, float]]]]:

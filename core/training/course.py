@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPVisionModel, PreTrainedTokenizerBase, Qwen2ForCausalLM
@@ -30,10 +29,10 @@ from core.training.language import LanguagePrior
 from core.training.latents import CLIPS, STILLS, ClipShape, LatentClips, encode_clips
 from core.training.prescaling import measure_amplitudes, prescale, wanted_amplitudes
 from core.training.stage_task import Data, SceneTalks, StageTask, Teachers
-from core.training.stages import Norms, Record, Source, Stage
+from core.training.stages import NAMES, Norms, Record, Source, Stage
 from core.training.studio import Studio, scene_prompts, scene_talks
 from core.training.tokenizer import build_tokenizer
-from core.training.trainer import Optimizer, Plan, SavedTask, Share, fit, is_sharded
+from core.training.trainer import Optimizer, Plan, SavedTask, Share, fit, is_sharded, join_processes
 from core.training.video import VideoPrior, build_scheduler
 from core.training.vision import VisionPrior
 from core.weights.priors import build_from_priors, load_prior
@@ -113,6 +112,7 @@ class Course:
         self.out, self.stages, self.lengths = out, stages, lengths or Lengths()
         self.seed, self.device, self.norms, self.start, self.samples = seed, device, norms, start, samples
         self.world = world or out
+        self.processes = join_processes(device)
 
     def _prior(self, name: str) -> Path:
         return self.world / "priors" / name
@@ -163,9 +163,8 @@ class Course:
 
     def clips(self) -> None:
         """Encode the clips to denoise, and some that training never sees; every process takes its share."""
-        state = PartialState()
-        if self.device != "cpu":
-            self.vae.to(state.device)
+        state = self.processes
+        self.vae.to(state.device)
         share = {"process": state.process_index, "processes": state.num_processes}
         encode_clips(self.vae, self.world / "clips", self.lengths.stills + self.lengths.clips, self.seed, **share)
         encode_clips(self.vae, self.world / "clips-held-out", self._held_out(), self.seed, held_out=True, **share)
@@ -227,7 +226,7 @@ class Course:
     def assemble(self) -> None:
         """Put the priors together, measure the modalities' amplitudes, set the connectors' scales."""
         folder = self.out / "assembled"
-        with PartialState().main_process_first():
+        with self.processes.main_process_first():
             if (folder / "config.json").exists():
                 return
             torch.manual_seed(self.seed)
@@ -266,6 +265,7 @@ class Course:
 
         def keep(state: dict[str, Tensor]) -> None:
             lines = (folder / "metrics.jsonl").read_text().splitlines()
+            record.processes = self.processes.num_processes
             record.seconds = json.loads(lines[-1])["seconds"] if lines else 0.0
             if not is_sharded():
                 record.amplitudes = measure_amplitudes(task.model, build_scheduler(), self.some_batches(), task.device)
@@ -283,12 +283,18 @@ class Course:
 
     def run_stages(self) -> Path:
         """All stages that are not finished; returns the folder of the last one's weights."""
-        at = self.start_folder
         for stage in self.stages:
-            if not (self.out / stage.name / "model").exists():
-                self.run_stage(stage, at)
-            at = self.out / stage.name / "model"
-        return at
+            if not self._weights(stage.name).exists():
+                self.run_stage(stage, self._newest_before(stage))
+        return self._weights(self.stages[-1].name)
+
+    def _weights(self, stage: str) -> Path:
+        return self.out / stage / "model"
+
+    def _newest_before(self, stage: Stage) -> Path:
+        """The weights of the last finished step of the way before ``stage``, whether or not this course was asked for it."""
+        earlier = [self._weights(name) for name in NAMES[: NAMES.index(stage.name)]]
+        return next((folder for folder in reversed(earlier) if folder.exists()), self.start_folder)
 
     @staticmethod
     def load(folder: Path) -> HaploOmniForConditionalGeneration:
@@ -301,16 +307,22 @@ class Course:
         Raises:
             CheckpointError: there are none yet.
         """
-        folders = [self.out / stage.name / "model" for stage in self.stages]
-        done = [folder for folder in folders if folder.exists()]
+        done = [folder for folder in map(self._weights, NAMES) if folder.exists()]
         if not done:
             raise CheckpointError(f"No stage is finished in {self.out}; run the stages first.")
         return done
 
     def export(self) -> Path:
         """Write the checkpoint of the last finished stage."""
-        export_checkpoint(self.out / "checkpoint", self.load(self.finished()[-1]), self.tokenizer, self._prior("autoencoder"))
-        return self.out / "checkpoint"
+        return self._export(self._prior("autoencoder"))
+
+    def _export(self, vae: Path | None, profile: dict[str, Any] | None = None) -> Path:
+        """On the main process alone."""
+        folder = self.out / "checkpoint"
+        if self.processes.is_main_process:
+            export_checkpoint(folder, self.load(self.finished()[-1]), self.tokenizer, vae, profile)
+        self.processes.wait_for_everyone()
+        return folder
 
 
 def assemble(

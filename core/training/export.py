@@ -35,23 +35,23 @@ def export_checkpoint(
     folder: Path,
     model: HaploOmniForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
-    vae: Path,
+    vae: Path | None,
     profile: dict[str, Any] | None = None,
 ) -> None:
     """Write weights in bfloat16, tokenizer, processors, VAE, scheduler, preview factors and the defaults file.
 
     Args:
-        vae: the autoencoder's folder; its preview factors, if it has any, come along.
+        vae: the autoencoder's folder; its preview factors, if it has any, come along. None: a checkpoint that only talks.
         profile: what the defaults file says; by default the small model's.
     """
     folder.mkdir(parents=True, exist_ok=True)
     half = copy.deepcopy(model).to(torch.bfloat16)
     half.save_pretrained(folder)
     HaploOmniProcessor.for_config(model.config, tokenizer).save_pretrained(folder)
-    AutoencoderKLCogVideoX.from_pretrained(vae, torch_dtype=torch.bfloat16).save_pretrained(folder / "vae")
-    for preview in (vae / PREVIEW_FILE, vae.parent / PREVIEW_FILE):
-        if preview.is_file():
-            shutil.copyfile(preview, folder / PREVIEW_FILE)
-            break
+    if vae is not None:
+        AutoencoderKLCogVideoX.from_pretrained(vae, torch_dtype=torch.bfloat16).save_pretrained(folder / "vae")
+        previews = [file for file in (vae / PREVIEW_FILE, vae.parent / PREVIEW_FILE) if file.is_file()]
+        if previews:
+            shutil.copyfile(previews[0], folder / PREVIEW_FILE)
     build_scheduler().save_pretrained(folder / "scheduler")
     (folder / "haploomni.json").write_text(json.dumps(profile or DEFAULTS, indent=2) + "\n")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
 from transformers import CLIPVisionModel, PreTrainedTokenizerBase, Qwen2ForCausalLM
 
@@ -18,7 +17,6 @@ from core.errors import CheckpointError, ConfigError
 from core.processor import HaploOmniProcessor
 from core.training.batches import Sentences
 from core.training.course import CONNECTOR, Course, amplitudes_and_scales, write_amplitudes
-from core.training.export import export_checkpoint
 from core.training.own_data import OwnClips, OwnTalks, read_rows
 from core.training.stage_task import Data, Teachers
 from core.training.stages import Source, Stage, with_sources
@@ -112,17 +110,21 @@ class OwnCourse(Course):
 
     @cached_property
     def vae(self) -> AutoencoderKLCogVideoX:
+        if self.vae_folder is None:
+            raise CheckpointError(f"{self.start_folder} has no autoencoder to learn generation with; name one with --vae.")
         try:
             vae = AutoencoderKLCogVideoX.from_pretrained(self.vae_folder, torch_dtype=torch.float32)
         except Exception as error:
             raise CheckpointError(f"No autoencoder can be loaded from {self.vae_folder}; name one with --vae.") from error
-        return vae if self.device == "cpu" else vae.to(PartialState().device)
+        return vae.to(self.processes.device)
 
     @cached_property
-    def vae_folder(self) -> Path:
-        """Where the autoencoder is."""
+    def vae_folder(self) -> Path | None:
+        """Where the autoencoder is; None if there is none."""
         place = resolve_checkpoint(self.origin.vae, ["vae/*"]) if self.origin.vae else self.start_folder
-        return place / "vae" if (place / "vae").is_dir() else place
+        if (place / "vae").is_dir():
+            return place / "vae"
+        return place if self.origin.vae else None
 
     @cached_property
     def teachers(self) -> Teachers:
@@ -137,7 +139,7 @@ class OwnCourse(Course):
 
     def assemble(self) -> None:
         folder = self.out / "assembled"
-        with PartialState().main_process_first():
+        with self.processes.main_process_first():
             if self.origin.checkpoint or (folder / "config.json").exists():
                 return
             torch.manual_seed(self.seed)
@@ -152,7 +154,7 @@ class OwnCourse(Course):
     def prescale(self) -> None:
         """Measure amplitudes on the rows and set the connectors' scales, once."""
         file = self.out / "assembled" / "amplitudes.json"
-        with PartialState().main_process_first():
+        with self.processes.main_process_first():
             if self.origin.checkpoint or file.exists() or not any(stage.warmup for stage in self.stages):
                 return
             model = self.load(self.start_folder)
@@ -179,10 +181,12 @@ class OwnCourse(Course):
             Source.STILL: rows.stills,
             Source.VIDEO: rows.videos,
         }
-        # rows to generate are encoded into numbered files: they are not split
-        split = {kind: own[::HELD_OUT_EVERY] for kind, own in kinds.items() if kind in (Source.PICTURE, Source.CLIP)}
-        unseen = {kind: own for kind, own in split.items() if len(kinds[kind]) >= ENOUGH}
-        seen = {kind: [row for row in own if row not in unseen.get(kind, ())] for kind, own in kinds.items()}
+        seen, unseen = dict(kinds), {}
+        for kind in (Source.PICTURE, Source.CLIP):  # rows to generate are encoded into numbered files: they are not split
+            own = kinds[kind]
+            if len(own) >= ENOUGH:
+                unseen[kind] = own[::HELD_OUT_EVERY]
+                seen[kind] = [row for number, row in enumerate(own) if number % HELD_OUT_EVERY]
         return Data(
             {kind: source(kind, own) for kind, own in seen.items() if own},
             {kind: source(kind, own) for kind, own in unseen.items()},
@@ -210,5 +214,4 @@ class OwnCourse(Course):
         return super().run_stages()
 
     def export(self) -> Path:
-        export_checkpoint(self.out / "checkpoint", self.load(self.finished()[-1]), self.tokenizer, self.vae_folder, self.profile)
-        return self.out / "checkpoint"
+        return self._export(self.vae_folder, self.profile)

@@ -27,12 +27,13 @@ import cv2
 import datasets
 import numpy as np
 import torch
+from accelerate import PartialState
 from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor
 from tqdm import tqdm
 
 from core.errors import DataError, HaploOmniError
-from core.media import probe_video, read_image, read_video
+from core.media import probe_video, read_image, read_video, sampled_frames
 from core.model import masks
 from core.processor import HaploOmniProcessor, prompts
 from core.training.batches import IGNORE, NoiseBatch, Sentences, TalkBatch, TalkRow, collate_talks, noise_rows
@@ -70,9 +71,7 @@ def read_rows(files: Sequence[Path], processor: HaploOmniProcessor, longest: int
     for file in files:
         if not file.is_file():
             raise DataError(f"There is no data file {file}.")
-        # one column of raw lines: the library's JSON reader would stop at the first bad one
-        lines = datasets.Dataset.from_text(str(file), keep_in_memory=True)["text"]
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(_lines(file), start=1):
             if not line.strip():
                 continue
             try:
@@ -90,6 +89,16 @@ def read_rows(files: Sequence[Path], processor: HaploOmniProcessor, longest: int
     if not good:
         raise DataError(f"No usable row in {', '.join(map(str, files))}.")
     return rows
+
+
+def _lines(file: Path) -> Sequence[str]:
+    """The file's lines; raw, since the library's JSON reader would stop at the first bad one."""
+    if not file.stat().st_size:
+        return []
+    try:
+        return datasets.Dataset.from_text(str(file), keep_in_memory=True)["text"]
+    except (UnicodeDecodeError, datasets.exceptions.DatasetGenerationError) as error:
+        raise DataError(f"{file} is not text in UTF-8; save it as UTF-8 JSONL.") from error
 
 
 def _sort_in(rows: OwnRows, row: dict[str, Any]) -> None:
@@ -129,16 +138,27 @@ def check_row(line: str, folder: Path, processor: HaploOmniProcessor, longest: i
                 picture = read_image(path)
                 images.append((picture.height, picture.width))
             else:
-                probe_video(path)
-                part.setdefault("num_frames", FRAMES_SEEN)
-                clips.append(int(part["num_frames"]))
+                clips.append(_frames_seen(part, path))
         made.append({"role": message["role"], "content": parts})
     if made[-1]["role"] != "assistant":
         raise DataError("the last message must be the assistant's: its words are what is learned.")
+    if not any(part["type"] == "text" and part["text"].strip() for part in made[-1]["content"]):
+        raise DataError("the assistant's last message has no words to learn.")
     tokens = len(row_ids(processor, made, images, clips))
     if tokens > longest:
         raise DataError(f"the row has {tokens} tokens, more than {longest}.")
     return {"messages": made}
+
+
+def _frames_seen(part: dict[str, Any], path: Path) -> int:
+    """How many frames of a clip are looked at; its part says how many, and from where to where."""
+    frames, start, end = part.setdefault("num_frames", FRAMES_SEEN), part.get("start_s", 0.0), part.get("end_s")
+    if type(frames) is not int:
+        raise DataError(f"'num_frames' is {frames!r}; it must be a whole number.")
+    for name, value in (("start_s", start), ("end_s", 0.0 if end is None else end)):
+        if type(value) not in (int, float):
+            raise DataError(f"'{name}' is {value!r}; it must be a number of seconds.")
+    return len(sampled_frames(probe_video(path), path.name, frames, start, end))
 
 
 def _check_generation(row: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -270,11 +290,14 @@ class OwnClips:
         self.rows, self.sentences = rows, sentences
         self.files = [folder / f"{frames}x{height}x{width}-{number}.pt" for number in range(len(rows))]
         folder.mkdir(parents=True, exist_ok=True)
-        for row, file in zip(tqdm(rows, desc="encoding your clips", disable=not rows), self.files, strict=True):
+        state = PartialState()  # every process encodes its share
+        todo = list(zip(rows, self.files, strict=True))[state.process_index :: state.num_processes]
+        for row, file in tqdm(todo, desc="encoding your clips", disable=not state.is_main_process):
             if not file.exists():
                 part = file.with_suffix(f".part{os.getpid()}")
                 torch.save(self._encode(row, vae, frames, height, width), part)
                 os.replace(part, file)
+        state.wait_for_everyone()
 
     @staticmethod
     @torch.no_grad()

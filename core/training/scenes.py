@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -197,6 +198,7 @@ def _crossing(combination: Combination, rng: random.Random, radius: float, rgb: 
 _SPLIT = {side: combinations(side) for side in (False, True)}
 
 
+@lru_cache
 def _choices(held_out: bool, motion: str, pairs: bool) -> list[Combination]:
     pool = combinations(True, pairs=True) if pairs else _SPLIT[held_out]
     return [combination for combination in pool if combination[2] == motion]

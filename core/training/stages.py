@@ -68,7 +68,6 @@ class Stage:
         rows: rows of every source in a batch. Rows of clips to denoise are counted in the first clip shape's tokens.
         plan: steps, learning rate and optimizer.
         warmup: None after stage 1; else the part whose prior is the teacher.
-        from_paper: which of these numbers the paper states; the others are ours.
     """
 
     name: str
@@ -77,7 +76,6 @@ class Stage:
     rows: dict[Source, int]
     plan: Plan
     warmup: Part | None = None
-    from_paper: str = ""
 
     def check(self) -> None:
         """Raises ConfigError when losses, data and parts do not belong together."""
@@ -100,13 +98,11 @@ def stage_steps(
     *,
     rows: dict[str, dict[Source, int]],
     plans: dict[str, Plan],
-    sources: dict[str, str] | None = None,
 ) -> tuple[Stage, ...]:
-    """The six steps of the three stages, given each one's batch and plan (keys are the steps' names)."""
-    said = sources or {}
+    """The seven steps of the three stages, given each one's batch and plan (keys are the steps' names)."""
 
     def step(name: str, learns: tuple[Part, ...], losses: dict[Loss, float], warmup: Part | None = None) -> Stage:
-        stage = Stage(name, learns, losses, rows[name], plans[name], warmup, said.get(name, ""))
+        stage = Stage(name, learns, losses, rows[name], plans[name], warmup)
         stage.check()
         return stage
 
@@ -145,15 +141,6 @@ def nine_b() -> tuple[Stage, ...]:
     def plan(steps: int, lr: float, **more: object) -> Plan:
         return Plan(steps, lr, warmup=min(500, steps // 10), accumulate=8, checkpointing=True, **more)  # type: ignore[arg-type]
 
-    paper = {
-        "1-warmup-pre": "lr 1e-4, batch 256",
-        "1-warmup-post": "lr 2e-4, batch 32",
-        "2-align-pre-connector": "lr 1e-5, batch 128, 2k steps",
-        "2-align-post-connector": "lr 1e-4, batch 128, 10k steps",
-        "2-align-post": "lr 1e-4, batch 128",
-        "2-align-together": "lr 1e-4, batch 128",
-        "3-unified": "lr 2e-5, batch 32",
-    }
     rows = {
         "1-warmup-pre": {Source.PICTURE: 192, Source.CLIP: 64},
         "1-warmup-post": {Source.STILL: 8, Source.VIDEO: 24},
@@ -172,7 +159,7 @@ def nine_b() -> tuple[Stage, ...]:
         "2-align-together": plan(10_000, 1e-4),
         "3-unified": plan(20_000, 2e-5),
     }
-    return stage_steps(rows=rows, plans=plans, sources=paper)
+    return stage_steps(rows=rows, plans=plans)
 
 
 def tiny() -> tuple[Stage, ...]:

@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from diffusers.training_utils import EMAModel
@@ -76,7 +77,7 @@ class Share:
         return range(self.index, total, self.parts)
 
 
-class Task(nn.Module):
+class Task(nn.Module, ABC):
     """What is trained: networks, data and losses.
 
     ``weights`` names the losses and says how much each counts. ``forward`` returns the SUM of every loss over its items,
@@ -86,17 +87,17 @@ class Task(nn.Module):
 
     weights: dict[str, float]
 
+    @abstractmethod
     def draw(self, share: Share) -> dict[str, Any]:
         """The share's batches; depends on nothing but the seed and the share."""
-        raise NotImplementedError
 
+    @abstractmethod
     def counts(self, batches: dict[str, Any]) -> dict[str, int]:
         """Items of every loss in ``batches``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, batches: dict[str, Any]) -> dict[str, Tensor]:
         """Summed losses by name; names outside ``weights`` are reported, not learned."""
-        raise NotImplementedError
 
     def measure(self) -> dict[str, float]:
         """Figures on data that training never sees; called now and then, with the averaged weights in place."""
@@ -109,9 +110,9 @@ class Task(nn.Module):
 class SavedTask(Task):
     """A task whose result is a folder of its own."""
 
+    @abstractmethod
     def save(self, folder: Path) -> None:
         """Write what was learned."""
-        raise NotImplementedError
 
 
 def learning_rate(step: int, plan: Plan) -> float:
@@ -140,6 +141,19 @@ def build_optimizers(task: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]
     return made
 
 
+def on_cpu(device: str) -> bool:
+    """Whether ``device`` (auto or cpu) means the CPU on this machine."""
+    return device == "cpu" or not torch.accelerator.is_available()
+
+
+def join_processes(device: str) -> PartialState:
+    """The processes that ``accelerate launch`` started.
+
+    The first call decides: accelerate takes processes on CPUs for strangers unless it is told that they are on CPUs.
+    """
+    return PartialState(cpu=on_cpu(device))
+
+
 def build_accelerator(folder: Path, device: str = "auto") -> Accelerator:
     """accelerate's view of the machine: what ``accelerate launch`` set up, bfloat16 unless it says otherwise."""
     watched = "tensorboard" if find_spec("tensorboard") else None
@@ -149,7 +163,7 @@ def build_accelerator(folder: Path, device: str = "auto") -> Accelerator:
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "bf16")
     return Accelerator(
         mixed_precision=precision,
-        cpu=device == "cpu",
+        cpu=on_cpu(device),
         log_with=watched,
         project_dir=str(folder),
         kwargs_handlers=[unused],
@@ -192,6 +206,7 @@ class Trainer:
             accelerator.register_for_checkpointing(self.average)
         self._resume()
         if accelerator.is_main_process:
+            self._forget_later_metrics()
             said = {**asdict(plan), "processes": accelerator.num_processes, "device": str(accelerator.device)}
             (folder / "plan.json").write_text(json.dumps(said, indent=1, default=lambda v: v.value) + "\n")
 
@@ -212,6 +227,15 @@ class Trainer:
             self.average.to(self.accelerator.device)
         progress = json.loads((states[-1] / "progress.json").read_text())
         self.step, self.seconds = progress["step"], progress["seconds"]
+
+    def _forget_later_metrics(self) -> None:
+        """Drop what was reported after the state that the run goes on from: those steps come again."""
+        file = self.folder / "metrics.jsonl"
+        if file.exists():
+            lines = [line for line in file.read_text().splitlines() if _whole_step(line) <= self.step]
+            part = file.with_suffix(".part")
+            part.write_text("".join(line + "\n" for line in lines))
+            os.replace(part, file)
 
     def save(self) -> None:
         """Write the state under a temporary name, then rename: a kill leaves the old or the new one, never half."""
@@ -245,7 +269,7 @@ class Trainer:
     def run(self, report_every: int = 10) -> None:
         """Run to the end of the plan; then the task holds the averaged weights."""
         accelerator, plan, first = self.accelerator, self.plan, self.step
-        accelerator.init_trackers("tensorboard")
+        accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": self.step + 1}})
         saved = time.monotonic()
         self.wrapped.train()
         with ThreadPoolExecutor(1) as ahead:  # draws the next step's data while this one computes
@@ -270,11 +294,11 @@ class Trainer:
                 if (self.step - 1) % report_every == 0 or self.step == plan.steps:
                     self.report({**losses, "lr": learning_rate(self.step - 1, plan)})
                     bar.set_postfix({k: f"{v:.3f}" for k, v in losses.items()})
+                if self.sample_every and self.step % self.sample_every == 0:
+                    self._sample()
                 if due:
                     self.save()
                     saved = time.monotonic()
-                if self.sample_every and self.step % self.sample_every == 0:
-                    self._sample()
             bar.close()
         if self.step > first:
             self.save()
@@ -341,6 +365,14 @@ class Trainer:
                 if self.average is not None:
                     self.average.restore(self._learning())
         self.accelerator.wait_for_everyone()
+
+
+def _whole_step(line: str) -> float:
+    """The step of a line of metrics; of a line that a kill cut short, later than any."""
+    try:
+        return float(json.loads(line)["step"])
+    except ValueError:
+        return math.inf
 
 
 def is_sharded() -> bool:

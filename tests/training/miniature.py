@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +22,7 @@ from core.training.stages import Source, Stage, scaled, tiny
 from core.training.tokenizer import build_tokenizer
 from core.training.trainer import Optimizer
 
+ROOT = Path(__file__).resolve().parents[2]
 STILL, CLIP = ClipShape(1, 64, 64, 6), ClipShape(9, 64, 64, 6)
 LENGTHS = {Source.PICTURE: 128, Source.CLIP: 288}
 
@@ -78,3 +81,12 @@ def stages(steps: int = 3) -> tuple[Stage, ...]:
     """The real way with few steps and rows."""
     short = scaled(tiny(), rows=0.3)  # at least two rows of everything, for two processes
     return tuple(replace(stage, plan=replace(stage.plan, steps=steps, warmup=1, optimizer=Optimizer.ADAMW)) for stage in short)
+
+
+def launch(processes: int, module: str, *given: str) -> None:
+    """``accelerate launch`` with so many processes; on a machine without GPUs they are CPU processes."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes), "--num_machines", "1"]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command += ["--multi_gpu"] if processes > 1 else ["--cpu"]
+    run = subprocess.run([*command, "-m", module, *given], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stderr[-2000:]

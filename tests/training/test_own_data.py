@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from core.errors import DataError
 from core.processor import HaploOmniProcessor
 from core.training.__main__ import main
 from core.training.batches import IGNORE
+from core.training.course import Course
 from core.training.losses import next_token_loss
 from core.training.own_data import OwnTalks, answer_labels, fit_frames, read_rows
-from core.training.stages import NAMES
+from core.training.stages import NAMES, chosen, tiny
 from core.training.trainer import Share
 from tests.training import miniature
 
@@ -42,6 +44,11 @@ def ask(path: str, answer: str = "A heart.") -> dict:
     return {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": answer}]}
 
 
+def watch(**settings: object) -> dict:
+    parts = [{"type": "video", "path": "circle_left.mp4", **settings}, {"type": "text", "text": "What moves?"}]
+    return {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "A circle."}]}
+
+
 BAD = {
     "{not json": "not JSON",
     '{"text": "x"}': "'messages' .to understand. or 'prompt'",
@@ -54,6 +61,12 @@ BAD = {
     '{"messages": [{"role": "cook", "content": "x"}]}': "needs a role",
     json.dumps(ask("circle_left.mp4")): "circle_left.mp4",
     json.dumps(ask("heart.png", "very " * 200)): "more than 200",
+    json.dumps(ask("heart.png", " ")): "no words to learn",
+    json.dumps(watch(num_frames="all")): "'num_frames' is 'all'",
+    json.dumps(watch(num_frames=0)): "0 frames cannot be sampled",
+    json.dumps(watch(start_s="now")): "'start_s' is 'now'",
+    json.dumps(watch(start_s=0.5, end_s=True)): "'end_s' is True",
+    json.dumps(watch(start_s=500)): "holds no frame",
 }
 
 
@@ -77,6 +90,12 @@ def test_a_bad_row_is_named_and_skipped(row, processor, tmp_path, caplog):
 def test_no_usable_row_is_an_error(processor, tmp_path):
     with pytest.raises(DataError, match="No usable row"):
         read_rows([write(tmp_path, "{")], processor, 200)
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(DataError, match="No usable row"):
+        read_rows([tmp_path / "empty.jsonl"], processor, 200)
+    (tmp_path / "latin.jsonl").write_bytes('{"prompt": "caf\u00e9"}\n'.encode("latin-1"))
+    with pytest.raises(DataError, match="UTF-8"):
+        read_rows([tmp_path / "latin.jsonl"], processor, 200)
     with pytest.raises(DataError, match="no data file"):
         read_rows([tmp_path / "none.jsonl"], processor, 200)
 
@@ -118,16 +137,45 @@ def test_clips_are_fitted():
     assert fit_frames(frames, 128, 64).shape == (2, 128, 64, 3)
 
 
-def test_tuning_the_bundled_model_on_own_rows(tmp_path):
+def test_two_processes_tune_the_bundled_model_on_own_rows(tmp_path):
     given = ["--checkpoint", str(BUNDLED), "--data", str(ROWS), "--size", "9x64x64", "--out", str(tmp_path), "--device", "cpu"]
-    assert main([*given, "--stages", "3", "--steps", "0.001", "--rows", "0.1", "--samples", "1"]) == 0
+    more = ["--stages", "3", "--steps", "0.001", "--rows", "0.2", "--samples", "1", "--threads", "1"]
+    miniature.launch(2, "core.training", *given, *more)
     record = json.loads((tmp_path / "3-unified" / "stage.json").read_text())
-    assert record["stage"] == "3-unified" and record["rows"] == {"picture": 2, "clip": 1, "still": 1, "video": 1}
+    assert record["stage"] == "3-unified" and record["rows"] == {"picture": 3, "clip": 1, "still": 2, "video": 3}
+    assert record["processes"] == 2
     from core import HaploOmni
 
     tuned = HaploOmni.load(tmp_path / "checkpoint", device="cpu")
     *_, clip = tuned.text_to_video("a red circle", num_inference_steps=1, height=32, width=32, seed=0)
     assert clip.frames.shape == (9, 32, 32, 3) and tuned.profile["name"] == "HaploOmni tiny"
+
+
+def test_talking_is_learned_without_an_autoencoder(tmp_path):
+    start = tmp_path / "start"
+    shutil.copytree(BUNDLED, start, ignore=shutil.ignore_patterns("vae"))
+    file = write(with_media(tmp_path), ask("heart.png"))
+    given = ["--checkpoint", str(start), "--data", str(file), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    short = ["--steps", "0.001", "--rows", "0.1", "--samples", "1"]
+    assert main([*given, "--stages", "2-align-pre-connector", *short]) == 0
+    assert not (tmp_path / "run" / "checkpoint" / "vae").exists()
+    assert (tmp_path / "run" / "checkpoint" / "haploomni.json").exists()
+
+
+def test_a_later_stage_goes_on_from_the_finished_ones(tmp_path, monkeypatch):
+    course = Course(tmp_path, chosen(tiny(), ["2-align-together", "3"]))
+    started = []
+
+    def run_stage(stage, started_from):
+        started.append((stage.name, started_from))
+        (tmp_path / stage.name / "model").mkdir(parents=True)
+
+    monkeypatch.setattr(course, "run_stage", run_stage)
+    for name in ("1-warmup-post", "2-align-post"):
+        (tmp_path / name / "model").mkdir(parents=True)
+    assert course.run_stages() == tmp_path / "3-unified" / "model"
+    before = [tmp_path / name / "model" for name in ("2-align-post", "2-align-together")]
+    assert started == list(zip(("2-align-together", "3-unified"), before, strict=True))
 
 
 def test_the_papers_way_over_own_priors(tmp_path):
@@ -157,6 +205,7 @@ def test_the_papers_way_over_own_priors(tmp_path):
         (["--checkpoint", str(BUNDLED), "--data", str(ROWS), "--size", "10x64x64"], "frames are 1, 9, 17"),
         (["--checkpoint", str(BUNDLED), "--data", str(ROWS), "--size", "9x64x64"], "leave it out with --stages 2 3"),
         (["--checkpoint", str(BUNDLED), "--data", "none.jsonl"], "no data file"),
+        (["autoencoder", "--checkpoint", str(BUNDLED), "--data", str(ROWS)], "no part 'autoencoder'"),
         (["--preset", "70b"], "no preset"),
         (["--stages", "9"], "no stage '9'"),
     ],

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,12 +123,13 @@ def test_plain_norms_stay_neutral(clips, tmp_path):
     assert freeze(task.model, (Part.PRE,)) > freeze(task.model, (Part.PRE,), Norms.PLAIN) > 0
 
 
-def test_a_killed_stage_goes_on_as_if_nothing_had_been(clips, tmp_path):
-    stage = replace(miniature.stages(5)[-1])
+@pytest.mark.parametrize(("save_every_s", "saved"), [(0.0, ["state-3"]), (1e9, [])])
+def test_a_killed_stage_goes_on_as_if_nothing_had_been(save_every_s, saved, clips, tmp_path):
+    stage = miniature.stages(5)[-1]
 
     def train(folder: Path, stop_at: int | None) -> dict[str, torch.Tensor]:
         task = task_of(stage, clips)
-        trainer = Trainer(folder, task, stage.plan, build_accelerator(folder, "cpu"), save_every_s=0.0)
+        trainer = Trainer(folder, task, stage.plan, build_accelerator(folder, "cpu"), save_every_s)
         if stop_at is not None:
             learn = trainer._learn
 
@@ -146,7 +145,9 @@ def test_a_killed_stage_goes_on_as_if_nothing_had_been(clips, tmp_path):
     whole = train(tmp_path / "whole", None)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "cut", 3)
-    assert [path.name for path in (tmp_path / "cut").glob("state-*")] == ["state-3"]
+    assert [path.name for path in (tmp_path / "cut").glob("state-*")] == saved
+    with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "sec')  # cut short in the middle of a line
     resumed = train(tmp_path / "cut", None)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     keys = [name for name in metrics(tmp_path / "whole")[0] if name != "seconds"]
@@ -180,21 +181,12 @@ def test_accumulated_and_recomputed_batches_are_the_whole_batch(clips, tmp_path,
             }
 
 
-def launch(processes: int, module: str, folder: Path) -> None:
-    """``accelerate launch`` with so many processes; on a machine without GPUs they are CPU processes."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes), "--num_machines", "1"]
-    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    command += ["--multi_gpu"] if processes > 1 else ["--cpu"]
-    run = subprocess.run([*command, "-m", module, str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr[-2000:]
-
-
 def test_two_processes_have_the_losses_of_one(tmp_path):
     """``accelerate launch`` with two CPU processes: the same losses, step by step, as one."""
     made = {}
     for processes in (1, 2):
         folder = tmp_path / str(processes)
-        launch(processes, "tests.training.two_processes", folder)
+        miniature.launch(processes, "tests.training.two_processes", str(folder))
         made[processes] = metrics(folder / "run")
         assert json.loads((folder / "run" / "plan.json").read_text())["processes"] == processes
     for one, two in zip(made[1], made[2], strict=True):
@@ -205,7 +197,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
 
 def test_a_sharded_model_has_the_losses_of_a_whole_one(tmp_path, clips):
     """Parameters shared out block by block, as the FSDP configuration does it."""
-    launch(2, "tests.training.sharded", tmp_path)
+    miniature.launch(2, "tests.training.sharded", str(tmp_path))
     made = json.loads((tmp_path / "sharded.json").read_text())
     assert made["held"] < 0.55, "each process holds half"
     task = StageTask(miniature.model(), miniature.stages()[-1], clips)
