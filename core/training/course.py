@@ -61,7 +61,7 @@ class Lengths:
     language: int = 1600
     vision: int = 2600
     video_stills: int = 3000
-    video: int = 5000
+    video: int = 4000
     stills: tuple[ClipShape, ...] = STILLS
     clips: tuple[ClipShape, ...] = CLIPS
     held_out_clips: int = 80

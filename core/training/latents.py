@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from core.training.tasks import prompt
 from core.training.trainer import Share
 
 CHUNK = 40  # clips a file
+MIDDLE = 0.6  # 0: timesteps are drawn uniformly
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,12 @@ def encode_clips(
         os.replace(part, file)
 
 
+def towards_middle(fraction: float) -> float:
+    """A fraction of the schedule moved towards its middle, where shapes are decided: uniform draws fall there two and a half
+    times as densely, and at both ends .6 times (Esser et al. 2024, section 3.1, found the middle to be worth more)."""
+    return fraction + MIDDLE * math.sin(2 * math.pi * fraction) / (2 * math.pi)
+
+
 class LatentClips:
     """Encoded clips of several shapes.
 
@@ -130,6 +138,6 @@ class LatentClips:
             picks.append(number)
             # one in ten has no prompt, for guidance
             texts.append("" if own.random() < 0.1 else prompt(scene, own, shape.frames > 1, self.held_out))
-            bands.append((row + own.random()) / rows)  # one timestep from each of as many bands as rows
+            bands.append(towards_middle((row + own.random()) / rows))  # one timestep from each of as many bands as rows
             rngs.append(own)
         return noise_rows(self.sentences, rngs, self.latents[shape.name][picks], texts, bands)

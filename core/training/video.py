@@ -1,6 +1,8 @@
 """The small video prior: a CogVideoXTransformer3DModel that denoises the autoencoder's latents.
 
-It reads prompts through the language prior's states, as HaploOmni's post-decoder will.
+It reads prompts through the language prior's states, as HaploOmni's post-decoder will. Its blocks do not know the time,
+as the post-decoder's will not (paper eq. 3): their modulation is the same at every timestep, so that nothing is lost when
+it is folded into the post part. How noisy the latents are is seen in the latents; the last norm knows the time.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ def build_scheduler() -> CogVideoXDDIMScheduler:
 
 
 def build_video_prior(text_width: int) -> CogVideoXTransformer3DModel:
-    """2.7M parameters in six blocks of width 192, and 7M in their modulation; the blocks start as identity."""
+    """2.7M parameters in six blocks of width 192, which start as identity; of their modulation only the biases learn."""
     video = CogVideoXTransformer3DModel(
         num_attention_heads=3,
         attention_head_dim=64,
@@ -58,7 +60,7 @@ def build_video_prior(text_width: int) -> CogVideoXTransformer3DModel:
     with torch.no_grad():
         for block in video.transformer_blocks:
             for norm in (block.norm1, block.norm2):
-                norm.linear.weight.zero_()
+                norm.linear.weight.zero_().requires_grad_(False)
                 norm.linear.bias.zero_()
         video.proj_out.weight.zero_()
         video.proj_out.bias.zero_()

@@ -1,0 +1,31 @@
+"""The small video prior and the clips it learns from."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from core.training.latents import towards_middle
+from core.training.video import build_video_prior
+from core.weights.priors import frozen_time
+
+
+def test_the_blocks_of_the_small_prior_do_not_know_the_time():
+    prior = build_video_prior(48)
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    early, late = frozen_time(prior, 20), frozen_time(prior, 980)
+    assert not torch.allclose(early, late, atol=0.1)
+    for block in prior.transformer_blocks:
+        for norm in (block.norm1, block.norm2):
+            told = norm.linear(norm.silu(early))
+            assert torch.equal(told, norm.linear(norm.silu(late))) and told.abs().max() > 0.01
+
+
+def test_timesteps_are_drawn_towards_the_middle():
+    drawn = np.array([towards_middle(fraction) for fraction in np.linspace(0, 1, 1001)])
+    assert drawn[0] == 0.0 and np.isclose(drawn[-1], 1.0) and (np.diff(drawn) > 0).all()
+    counts, _ = np.histogram(drawn, 10, (0, 1))
+    assert counts[4] > 1.8 * 1001 / 10 and counts[0] < 0.7 * 1001 / 10
