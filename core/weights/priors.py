@@ -43,6 +43,7 @@ from core.model.modeling import HaploOmniForConditionalGeneration
 from core.processor import HaploOmniProcessor
 
 IMAGE_TOKEN, VIDEO_TOKEN, TURN_START, TURN_END = "<image>", "<video>", "<|im_start|>", "<|im_end|>"
+VIDEO_ACTIVATIONS = {"gelu-approximate": "gelu_pytorch_tanh", "gelu": "gelu"}  # diffusers' names and transformers'
 DIRECT = 4.0  # starting logit of a connector's direct path against its transform
 
 
@@ -112,7 +113,6 @@ def check_priors(vision: object, language: object, video: object) -> None:
         patch_size_t=None,
         time_embed_dim=TIME_EMBED_DIM,
         use_rotary_positional_embeddings=False,
-        activation_fn="gelu-approximate",
         timestep_activation_fn="silu",
         flip_sin_to_cos=True,
         freq_shift=0,
@@ -120,6 +120,11 @@ def check_priors(vision: object, language: object, video: object) -> None:
         spatial_interpolation_scale=SPATIAL_INTERPOLATION_SCALE,
         temporal_interpolation_scale=TEMPORAL_INTERPOLATION_SCALE,
     )
+    if video.config.activation_fn not in VIDEO_ACTIVATIONS:
+        raise ConfigError(
+            f"The video prior has activation_fn = {video.config.activation_fn}; "
+            f"HaploOmni needs one of {', '.join(VIDEO_ACTIVATIONS)}."
+        )
     width, heads = language.config.hidden_size, language.config.num_attention_heads
     head = getattr(language.config, "head_dim", None) or width // heads
     if head * heads != width:
@@ -177,7 +182,7 @@ def config_from_priors(
         "num_hidden_layers": draws.num_layers,
         "num_attention_heads": draws.num_attention_heads,
         "num_key_value_heads": draws.num_attention_heads,
-        "hidden_act": "gelu_pytorch_tanh",
+        "hidden_act": VIDEO_ACTIVATIONS[draws.activation_fn],
         "rms_norm_eps": draws.norm_eps,
         "norm_mode": "layernorm",
         "use_pe": False,

@@ -92,9 +92,11 @@ class Forced(nn.Module):
 
 
 @torch.no_grad()
-def test_post_part_is_cogvideox_at_the_frozen_time(priors):
-    video = priors[2]
-    model = build_from_priors(*priors, image_token=60, video_token=61, frozen_timestep=TIMESTEP).eval()
+@pytest.mark.parametrize("activation", ["gelu-approximate", "gelu"])
+def test_post_part_is_cogvideox_at_the_frozen_time(activation, priors):
+    video = tiny_video(activation_fn=activation).eval()
+    video.load_state_dict(priors[2].state_dict())
+    model = build_from_priors(*priors[:2], video, image_token=60, video_token=61, frozen_timestep=TIMESTEP).eval()
     core = model.model
     layers = core.layers[-core.post.num_hidden_layers :]
     for module in layers.modules():
@@ -139,6 +141,7 @@ def test_foreign_priors_are_refused_with_both_values(priors):
         ((vision, language, tiny_video(in_channels=8)), tokens, "in_channels = 8.*16"),
         ((vision, language, tiny_video(use_rotary_positional_embeddings=True)), tokens, "rotary.*True.*False"),
         ((vision, language, tiny_video(time_embed_dim=64)), tokens, "time_embed_dim = 64.*512"),
+        ((vision, language, tiny_video(activation_fn="geglu")), tokens, "activation_fn = geglu.*gelu-approximate"),
         ((vision, language, video), {**tokens, "video_token": 64}, "60 and 64.*64 embeddings"),
         ((vision, language, video), {**tokens, "frozen_timestep": 1000}, "1000.*999"),
     ]  # fmt: skip
