@@ -89,7 +89,7 @@ def clip_tables(omni: HaploOmni, clips: int, held_out: bool, seed: int) -> tuple
     side = omni.profile["generation"]["height"]
     with tqdm(total=clips + 2 * two, desc="clips") as bar:
         for title, scenes, count in worlds:
-            table, some = judged.evaluate_generation(omni, scenes, count, seed, bar.update)
+            table, some = judged.evaluate_generation(omni, scenes, count, seed, bar.update, held_out)
             lines += _lines(title, table)
             made += some
     lines += _lines("two seeds of one prompt", judged.evaluate_seeds(omni, max(1, clips // 8), seed))

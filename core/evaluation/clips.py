@@ -73,11 +73,13 @@ def evaluate_generation(
     count: int,
     seed: int = 0,
     progress: Callable[[int], None] = lambda _: None,
+    held_out: bool = True,
     **size: int,
 ) -> tuple[Scores, list[tuple[str, np.ndarray]]]:
     """Generate ``count`` clips of scenes; returns scores and the (prompt, frames) of all.
 
     Args:
+        held_out: in phrasings that training never used.
         size: ``height``, ``width`` and ``num_frames`` other than the checkpoint's own.
     """
     rng = random.Random(f"{seed}/prompts")
@@ -85,7 +87,7 @@ def evaluate_generation(
     clips = []
     for index in range(count):
         scene = next(scenes)
-        asked = prompt(scene, rng, clip=True, held_out=True)
+        asked = prompt(scene, rng, clip=True, held_out=held_out)
         *_, last = omni.text_to_video(asked, seed=seed + index, **size)
         assert isinstance(last, GeneratedVideo)
         compare(last.frames, scene, counts)
