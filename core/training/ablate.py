@@ -151,7 +151,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m core.training.ablate", description=__doc__)
     parser.add_argument("--world", type=Path, default=Path("runs/tiny"), help="run whose priors and clips are used")
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
-    parser.add_argument("--steps", type=float, default=0.2, help="factor on the steps of all stages (default: 0.2)")
+    parser.add_argument("--steps", type=float, default=0.1, help="factor on the steps of all stages (default: 0.1)")
+    parser.add_argument("--rows", type=float, default=0.5, help="factor on the rows of every batch (default: 0.5)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--arms", nargs="+", default=[arm.name for arm in ARMS], help="default: all")
     parser.add_argument("--lengths", type=float, default=1.0, help="the factor the world was made with (default: 1)")
@@ -184,7 +185,7 @@ def run(options: argparse.Namespace) -> dict[str, dict[str, list[dict[str, float
         raise ConfigError(f"The arms are {', '.join(arm.name for arm in ARMS)}.")
     if not (options.world / "priors" / "video" / "config.json").exists():
         raise ConfigError(f"{options.world} has no priors; make them with python -m core.training video --out {options.world}.")
-    lengths, way = Lengths().scaled(options.lengths), scaled(tiny(), options.steps)
+    lengths, way = Lengths().scaled(options.lengths), scaled(tiny(), options.steps, options.rows)
     measuring = Course(options.out, way, lengths, device="cpu", samples=0, world=options.world)
     flops_file = options.out / "flops.json"
     if not flops_file.exists():
