@@ -35,7 +35,8 @@ from core.training.tokenizer import build_tokenizer
 from core.training.trainer import Optimizer, Plan, SavedTask, Share, fit, is_sharded, join_processes
 from core.training.video import VideoPrior, build_scheduler
 from core.training.vision import VisionPrior
-from core.weights.priors import build_from_priors, load_prior
+from core.weights.priors import build_from_priors
+from core.weights.specialists import load_prior
 
 logger = logging.getLogger(__name__)
 

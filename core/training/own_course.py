@@ -22,8 +22,9 @@ from core.training.stage_task import Data, Teachers
 from core.training.stages import Source, Stage, with_sources
 from core.training.studio import Studio
 from core.weights.load import PROFILE_FILE, RELEASED_PROFILE
-from core.weights.priors import IMAGE_TOKEN, TURN_END, VIDEO_TOKEN, build_from_priors, load_prior, load_tokenizer
+from core.weights.priors import build_from_priors
 from core.weights.resolve import resolve_checkpoint
+from core.weights.specialists import IMAGE_TOKEN, TURN_END, VIDEO_TOKEN, load_prior, load_tokenizer
 
 HELD_OUT_EVERY = 20  # of enough rows, one in so many is kept for measuring
 ENOUGH = 40

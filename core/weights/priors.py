@@ -18,7 +18,6 @@ Connectors, the timestep token and the noise projector are new and get starting 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,24 +25,24 @@ from typing import Any
 import torch
 from diffusers import CogVideoXTransformer3DModel
 from torch import Tensor, nn
-from transformers import AutoTokenizer, CLIPVisionModel, PreTrainedModel, Qwen2ForCausalLM
+from transformers import CLIPVisionModel, Qwen2ForCausalLM
 
-from core.config import (
-    LATENT_CHANNELS,
-    LATENT_PATCH,
-    SPATIAL_INTERPOLATION_SCALE,
-    TEMPORAL_INTERPOLATION_SCALE,
-    TIME_EMBED_DIM,
-    HaploOmniConfig,
-)
-from core.errors import CheckpointError, ConfigError, HaploOmniError
+from core.config import HaploOmniConfig
+from core.errors import ConfigError, HaploOmniError
 from core.layers import MultimodalAdaLN
 from core.model.decoder import Block
 from core.model.modeling import HaploOmniForConditionalGeneration
 from core.processor import HaploOmniProcessor
+from core.weights.specialists import (
+    IMAGE_TOKEN,
+    TURN_END,
+    VIDEO_ACTIVATIONS,
+    VIDEO_TOKEN,
+    check_priors,
+    load_prior,
+    load_tokenizer,
+)
 
-IMAGE_TOKEN, VIDEO_TOKEN, TURN_START, TURN_END = "<image>", "<video>", "<|im_start|>", "<|im_end|>"
-VIDEO_ACTIVATIONS = {"gelu-approximate": "gelu_pytorch_tanh", "gelu": "gelu"}  # diffusers' names and transformers'
 DIRECT = 4.0  # starting logit of a connector's direct path against its transform
 
 
@@ -84,63 +83,6 @@ def build_from_priors(
         _video_into_post(video, model, frozen_timestep)
         _start_new_parts(language, video, model)
     return model
-
-
-def check_priors(vision: object, language: object, video: object) -> None:
-    """Refuse priors that the three parts cannot express.
-
-    Raises:
-        ConfigError: with the value found and the value needed.
-    """
-    wanted: tuple[tuple[str, object, type], ...] = (
-        ("vision", vision, CLIPVisionModel),
-        ("language", language, Qwen2ForCausalLM),
-        ("video", video, CogVideoXTransformer3DModel),
-    )
-    for name, prior, needed in wanted:
-        if not isinstance(prior, needed):
-            raise ConfigError(f"The {name} prior is a {type(prior).__name__}; a {needed.__name__} is needed.")
-    assert isinstance(vision, PreTrainedModel) and isinstance(language, PreTrainedModel)
-    assert isinstance(video, CogVideoXTransformer3DModel)
-    _need("vision", vision.config, num_channels=3)
-    _need("language", language.config, use_sliding_window=False)
-    _need(
-        "video",
-        video.config,
-        in_channels=LATENT_CHANNELS,
-        out_channels=LATENT_CHANNELS,
-        patch_size=LATENT_PATCH,
-        patch_size_t=None,
-        time_embed_dim=TIME_EMBED_DIM,
-        use_rotary_positional_embeddings=False,
-        timestep_activation_fn="silu",
-        flip_sin_to_cos=True,
-        freq_shift=0,
-        attention_bias=True,
-        spatial_interpolation_scale=SPATIAL_INTERPOLATION_SCALE,
-        temporal_interpolation_scale=TEMPORAL_INTERPOLATION_SCALE,
-    )
-    if video.config.activation_fn not in VIDEO_ACTIVATIONS:
-        raise ConfigError(
-            f"The video prior has activation_fn = {video.config.activation_fn}; "
-            f"HaploOmni needs one of {', '.join(VIDEO_ACTIVATIONS)}."
-        )
-    width, heads = language.config.hidden_size, language.config.num_attention_heads
-    head = getattr(language.config, "head_dim", None) or width // heads
-    if head * heads != width:
-        raise ConfigError(f"The language prior has {heads} heads of {head}, but a width of {width}; they must multiply to it.")
-    if vision.config.hidden_size > width:
-        raise ConfigError(
-            f"The vision prior is {vision.config.hidden_size} wide, the language prior {width}: words enter at the vision "
-            "prior's width, so it must not be the larger one."
-        )
-
-
-def _need(name: str, config: Any, **values: object) -> None:
-    for key, value in values.items():
-        found = getattr(config, key, value)
-        if found != value:
-            raise ConfigError(f"The {name} prior has {key} = {found}; HaploOmni needs {value}.")
 
 
 def config_from_priors(
@@ -319,67 +261,6 @@ def _start_new_parts(
         connector.connector_indicator[1].bias.copy_(torch.tensor([-DIRECT, DIRECT]))
     torch.nn.init.orthogonal_(model.v2t_projector.weight)
     model.v2t_projector.bias.zero_()
-
-
-def refuse_foreign(kind: type, file: Path) -> None:
-    """Refuse a folder whose config names another class.
-
-    Raises:
-        ConfigError: with the class found and the class needed.
-    """
-    declared = json.loads(file.read_text(encoding="utf-8"))
-    names = [declared.get("_class_name"), *(declared.get("architectures") or [])]
-    known = [name for name in names if name]
-    allowed = (kind.__name__, "CLIPModel", "CLIPVisionModelWithProjection") if kind is CLIPVisionModel else (kind.__name__,)
-    if known and not set(known) & set(allowed):
-        raise ConfigError(f"{file.parent} holds a {known[0]}; a {kind.__name__} is needed.")
-
-
-def load_prior(kind: type, name: str, subfolder: str = "") -> Any:
-    """One prior from a local folder or hub id, safetensors only, in float32.
-
-    Args:
-        subfolder: where it stands in a pipeline's folder; a folder or hub id without one is read itself.
-
-    Raises:
-        ConfigError: the folder names another class.
-        CheckpointError: it cannot be loaded as this class, or weights are missing.
-    """
-    folder = Path(name)
-    if folder.is_dir():
-        inner = folder / subfolder
-        folder = inner if inner.is_dir() else folder
-        if (folder / "config.json").is_file():
-            refuse_foreign(kind, folder / "config.json")
-    precision = "torch_dtype" if kind is CogVideoXTransformer3DModel else "dtype"
-    wanted: dict[str, Any] = {precision: torch.float32, "use_safetensors": True, "output_loading_info": True}
-    places = [(str(folder), "")] if folder.is_dir() else [(name, subfolder), (name, "")] if subfolder else [(name, "")]
-    failure: Exception | None = None
-    for place, inside in places:
-        try:
-            prior, info = kind.from_pretrained(place, subfolder=inside, **wanted)  # type: ignore[attr-defined]
-        except Exception as error:
-            failure = failure or error
-            continue
-        if info["missing_keys"]:
-            lacking = ", ".join(sorted(info["missing_keys"])[:3])
-            raise CheckpointError(f"'{name}' lacks weights of a {kind.__name__}: {lacking} and possibly more.")
-        return prior.eval()
-    raise CheckpointError(f"'{name}' cannot be loaded as a {kind.__name__}: {failure}") from failure
-
-
-def load_tokenizer(name: str) -> Any:
-    """The language prior's tokenizer, with the tokens of chats and media added where it has none.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except Exception as error:
-        raise CheckpointError(f"'{name}' has no tokenizer that can be loaded: {error}") from error
-    tokenizer.add_tokens([IMAGE_TOKEN, VIDEO_TOKEN, TURN_START, TURN_END], special_tokens=True)
-    return tokenizer
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -16,7 +16,8 @@ from transformers.models.qwen2 import Qwen2Config
 from core import HaploOmni
 from core.errors import CheckpointError, ConfigError
 from core.layers import FullAttention, MultimodalAdaLN
-from core.weights.priors import build_from_priors, frozen_time, load_prior, load_tokenizer, main
+from core.weights.priors import build_from_priors, frozen_time, main
+from core.weights.specialists import load_prior, load_tokenizer
 
 TIMESTEP = 300
 
