@@ -98,6 +98,8 @@ def _lines(file: Path) -> Sequence[str]:
     try:
         return datasets.Dataset.from_text(str(file), keep_in_memory=True)["text"]
     except (UnicodeDecodeError, datasets.exceptions.DatasetGenerationError) as error:
+        if not isinstance(error.__cause__ or error, UnicodeDecodeError):
+            raise
         raise DataError(f"{file} is not text in UTF-8; save it as UTF-8 JSONL.") from error
 
 
