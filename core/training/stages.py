@@ -176,9 +176,9 @@ def tiny() -> tuple[Stage, ...]:
         "1-warmup-post": plan(500, 1e-3),
         "2-align-pre-connector": plan(300, 2e-3),
         "2-align-post-connector": plan(200, 2e-3),
-        "2-align-post": plan(700, 1e-3),
+        "2-align-post": plan(1000, 1e-3),
         "2-align-together": plan(300, 1e-3),
-        "3-unified": plan(1600, 1e-3, ema=0.997),
+        "3-unified": plan(1800, 1e-3, ema=0.997),
     }
     return stage_steps(rows=rows | dict.fromkeys(NAMES[5:], mixed), plans=plans)
 
