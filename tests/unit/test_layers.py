@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -100,3 +101,17 @@ def test_unpatchify_has_the_channel_slowest():
     assert latents.shape == (1, 1, 16, 2, 4)
     assert latents[0, 0, 0].tolist() == [[0, 1, 64, 65], [2, 3, 66, 67]]
     assert latents[0, 0, 1, 0, 0] == 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_mlp_in_pieces_gives_the_same_numbers(dtype):
+    torch.manual_seed(0)
+    mlp, x = FeedForward(32, 64, "silu").to(dtype), torch.randn(2, 37, 32, dtype=dtype)
+    with torch.no_grad():
+        mlp.piece = 0
+        whole = mlp(x)
+        for piece in (1, 10, 37, 74):
+            mlp.piece = piece
+            assert torch.allclose(mlp(x), whole, atol=1e-6 if dtype == torch.float32 else 1e-2)
+    mlp.piece = 10
+    assert torch.allclose(mlp(x), whole, atol=1e-6 if dtype == torch.float32 else 1e-2), "with gradients, in one piece"
