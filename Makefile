@@ -30,7 +30,7 @@ test: test-install
 check: $(VENV)/.installed $(VENV)/.installed-dev
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
-	$(BIN)/python -m mypy app core/pipelines
+	$(BIN)/python -m mypy app core/pipelines quantization
 	$(BIN)/python -m pytest -q tests/unit/test_architecture.py
 
 bench: $(VENV)/.installed $(VENV)/.installed-dev

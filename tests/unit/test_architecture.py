@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FLOORS = ["config errors devices", "layers", "model", "processor media weights", "pipelines", "training evaluation"]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names.split()}
-SOURCES = sorted([*(ROOT / "core").rglob("*.py"), *(ROOT / "app").rglob("*.py"), ROOT / "app.py"])
+FOLDERS = ("core", "quantization", "app")
+SOURCES = sorted([*(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")), ROOT / "app.py"])
 
 
 def imported(path: Path) -> set[str]:
@@ -35,6 +36,9 @@ def test_imports_go_down_only(path):
             others = [n.split(".")[1] for n in names if n.startswith("core.") and n.split(".")[1] in LEVEL]
             upward = [n for n in others if LEVEL[n] > own]
             assert not upward, f"{path} imports {upward} from above"
+    elif parts[0] == "quantization":
+        own = [name for name in names if name.split(".")[0] in ("core", "app")]
+        assert set(own) <= {"core.config", "core.devices"}
     elif parts[0] == "app" and len(parts) > 1:
         assert "torch" not in names, "the page holds no tensor code"
 
