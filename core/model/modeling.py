@@ -89,6 +89,10 @@ class HaploOmniForConditionalGeneration(PreTrainedModel, GenerationMixin):
             raise CheckpointError(
                 f"The weights in {pretrained_model_name_or_path} do not belong to this configuration: {'; '.join(faults)}."
             )
+        if isinstance(kwargs.get("dtype"), torch.dtype):  # transformers leaves some of a quantized checkpoint as stored
+            for parameter in model.parameters():
+                if parameter.is_floating_point():
+                    parameter.data = parameter.data.to(kwargs["dtype"])
         return (model, info) if wants_info else model
 
     def _init_weights(self, module: nn.Module) -> None:
