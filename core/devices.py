@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from core.errors import RequestError
 
@@ -43,3 +44,10 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise RequestError(f"'{name}' is not a dtype; use auto, {', '.join(DTYPES)}.")
     return DTYPES[name]
+
+
+def working_device(module: nn.Module) -> torch.device:
+    """Where a module computes: where its offload hook (``execution_device``) brings it, else where its weights are."""
+    hook = getattr(module, "_hf_hook", None)
+    device = getattr(hook, "execution_device", None)
+    return torch.device(device) if device is not None else next(module.parameters()).device
