@@ -31,5 +31,9 @@ class DataError(HaploOmniError, ValueError):
     """Training data with a bad row, or none at all."""
 
 
+class ShortMemoryError(HaploOmniError, MemoryError):
+    """Memory ran out, and nothing could be made smaller."""
+
+
 class NumericalError(HaploOmniError, ArithmeticError):
     """The model produced NaN or infinity."""

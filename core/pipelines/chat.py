@@ -21,6 +21,7 @@ from transformers import (
 
 from core.errors import MediaError, NumericalError, PromptError, RequestError
 from core.media import read_image, read_video
+from core.pipelines.thrift import Work, with_relief
 from core.processor.prompts import Message, content_parts
 
 if TYPE_CHECKING:
@@ -152,9 +153,7 @@ def decode_steps(omni: HaploOmni, inputs: BatchFeature, sampling: Sampling, most
     ids: torch.Tensor = given["input_ids"]
     mask: torch.Tensor = given["attention_mask"]
     for _ in range(most):
-        with torch.no_grad():
-            output = model(**given, past_key_values=cache, logits_to_keep=1)
-            scores = output.logits[:, -1].float().cpu()
+        scores = with_relief(omni, Work.CHAT, _score, omni, given, cache)
         if not bool(torch.isfinite(scores).all()):
             raise NumericalError("The model gave scores that are no numbers; try bfloat16 or float32.")
         scores = chain(ids.cpu(), scores)  # type: ignore[arg-type]
@@ -168,6 +167,25 @@ def decode_steps(omni: HaploOmni, inputs: BatchFeature, sampling: Sampling, most
         token = token.to(ids.device)
         ids, mask = torch.cat([ids, token], dim=1), torch.cat([mask, torch.ones_like(token)], dim=1)
         given = {"input_ids": token, "attention_mask": mask}
+
+
+@torch.no_grad()
+def _score(omni: HaploOmni, given: dict[str, Any], cache: DynamicCache) -> torch.Tensor:
+    """The next token's scores [1, V] on the CPU; a pass that failed half-way leaves the cache as it was."""
+    remembered = cache.get_seq_length()
+    try:
+        return omni.model(**given, past_key_values=cache, logits_to_keep=1).logits[:, -1].float().cpu()
+    except (RuntimeError, MemoryError):
+        _forget_after(cache, remembered)
+        raise
+
+
+def _forget_after(cache: DynamicCache, length: int) -> None:
+    """Cut every layer back to ``length`` tokens."""
+    layer: Any
+    for layer in cache.layers:
+        if layer.get_seq_length() > length:
+            layer.keys, layer.values = layer.keys[..., :length, :], layer.values[..., :length, :]
 
 
 class StreamedText:

@@ -25,7 +25,6 @@ class PrefixDenoiser:
         model: of any device and dtype.
         prompts: token ids, the positive prompt alone or [negative, positive].
         scale: of classifier-free guidance.
-        guidance: both prompts in one batch, or one after the other (half the memory).
     """
 
     def __init__(
@@ -33,9 +32,8 @@ class PrefixDenoiser:
         model: HaploOmniForConditionalGeneration,
         prompts: list[list[int]],
         scale: float,
-        guidance: Guidance = Guidance.BATCHED,
     ) -> None:
-        self.model, self.scale, self.guidance = model, scale, guidance
+        self.model, self.scale = model, scale
         self.prefixes: list[TextPrefix] = []
         for ids in prompts:
             tokens = torch.tensor([ids], device=model.device)
@@ -46,9 +44,13 @@ class PrefixDenoiser:
         return self.model(input_ids=tokens, return_prefix=True).prefix
 
     @torch.no_grad()
-    def predict(self, latents: Tensor, timestep: int) -> Tensor:
-        """Latents [1, F, 16, h, w] -> guided velocity of the same shape, float32."""
-        groups = [self.prefixes] if self.guidance is Guidance.BATCHED else [[prefix] for prefix in self.prefixes]
+    def predict(self, latents: Tensor, timestep: int, guidance: Guidance = Guidance.BATCHED) -> Tensor:
+        """Latents [1, F, 16, h, w] -> guided velocity of the same shape, float32.
+
+        Args:
+            guidance: both prompts in one batch, or one after the other (half the memory).
+        """
+        groups = [self.prefixes] if guidance is Guidance.BATCHED else [[prefix] for prefix in self.prefixes]
         rows = []
         for group in groups:
             time = torch.full((len(group),), timestep, device=latents.device)
@@ -69,8 +71,8 @@ class PlainDenoiser:
         self.attention_mask = torch.tensor(real, device=model.device)
 
     @torch.no_grad()
-    def predict(self, latents: Tensor, timestep: int) -> Tensor:
-        """Latents [1, F, 16, h, w] -> guided velocity of the same shape, float32."""
+    def predict(self, latents: Tensor, timestep: int, guidance: Guidance = Guidance.BATCHED) -> Tensor:  # noqa: ARG002
+        """Latents [1, F, 16, h, w] -> guided velocity of the same shape, float32; always in one batch."""
         rows = len(self.input_ids)
         time = torch.full((rows,), timestep, device=latents.device)
         batch = latents.expand(rows, -1, -1, -1, -1)

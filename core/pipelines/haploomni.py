@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ import torch
 from core.devices import resolve_device, resolve_dtype
 from core.pipelines import chat as chatting
 from core.pipelines import text_to_video as videos
+from core.pipelines.guidance import Guidance
 from core.pipelines.preview import LatentRGB, measure_latent_rgb
+from core.pipelines.thrift import Work
 from core.processor.prompts import Message
-from core.weights import LoadedCheckpoint, load_checkpoint
+from core.weights import Holding, LoadedCheckpoint, load_checkpoint
 
 
 class HaploOmni:
@@ -24,12 +26,16 @@ class HaploOmni:
     Attributes:
         model, processor, vae, scheduler: the parts.
         profile: the checkpoint's name, defaults, limits and an honest line about what it knows.
-        device: where the model lives.
+        device: where the model works.
+        guidance: how the two prompts of a clip share the machine.
+        relieve: asked when memory runs out; makes the work smaller and says how, or None when it cannot.
     """
 
     def __init__(self, parts: LoadedCheckpoint, device: torch.device) -> None:
         self.model, self.processor, self.vae, self.scheduler = parts.model, parts.processor, parts.vae, parts.scheduler
         self.profile, self.folder, self.device = parts.profile, parts.folder, device
+        self.guidance = Guidance.BATCHED
+        self.relieve: Callable[[Work], str | None] | None = None
         self._preview = parts.preview
 
     @classmethod
@@ -39,6 +45,7 @@ class HaploOmni:
         device: str = "auto",
         dtype: str = "auto",
         vae: str | Path | None = None,
+        holding: Holding | None = None,
     ) -> HaploOmni:
         """Load a checkpoint: None is the bundled one, a folder is read, a hub id is downloaded.
 
@@ -46,13 +53,14 @@ class HaploOmni:
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
             dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
             vae: folder or hub id of the autoencoder and scheduler, where the checkpoint has none.
+            holding: quantized, offloaded or both; by default as stored, on one device.
 
         Raises:
             CheckpointError: a missing, cut or foreign file, by name.
             RequestError: an unknown or absent device or dtype.
         """
         where = resolve_device(device)
-        return cls(load_checkpoint(checkpoint, where, resolve_dtype(dtype, where), vae), where)
+        return cls(load_checkpoint(checkpoint, where, resolve_dtype(dtype, where), vae, holding), where)
 
     @cached_property
     def latent_rgb(self) -> LatentRGB:

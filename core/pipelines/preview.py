@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core.config import TEMPORAL_COMPRESSION
+from core.devices import working_device
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def fit_latent_rgb(pairs: list[tuple[Tensor, Tensor]]) -> tuple[LatentRGB, float
 def measure_latent_rgb(vae: AutoencoderKLCogVideoX, clips: int = 8) -> LatentRGB:
     """Fit the factors of an autoencoder that came without, on small clips of random colour fields."""
     generator = torch.Generator().manual_seed(0)
-    device, dtype = vae.device, vae.dtype
+    device, dtype = working_device(vae), vae.dtype
     pairs = []
     for _ in range(clips):
         coarse = torch.rand(1, 3, 1, 3, 3, generator=generator)

@@ -14,10 +14,12 @@ from diffusers import CogVideoXDDIMScheduler
 from torch import Tensor
 
 from core.config import LATENT_CHANNELS, LATENT_PATCH, SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION
+from core.devices import working_device
 from core.errors import NumericalError, PromptError, RequestError
 from core.media.writer import write_clip, write_image
 from core.pipelines.guidance import Guidance, PlainDenoiser, PrefixDenoiser
 from core.pipelines.preview import LatentRGB
+from core.pipelines.thrift import Work, with_relief
 from core.processor import prompts
 
 if TYPE_CHECKING:
@@ -108,17 +110,18 @@ class GeneratedVideo:
 
 
 def text_to_video(
-    omni: HaploOmni, request: VideoRequest, guidance: Guidance = Guidance.BATCHED, plain: bool = False
+    omni: HaploOmni, request: VideoRequest, guidance: Guidance | None = None, plain: bool = False
 ) -> Iterator[DenoiseStep | GeneratedVideo]:
     """Denoise and decode one request; close the iterator to stop within a step.
 
     Args:
-        guidance: how the two prompts share the machine; the result is the same.
+        guidance: how the two prompts share the machine, by default as ``omni`` says; the result is the same.
         plain: the full-sequence reference path instead of the fast one.
 
     Raises:
         RequestError, PromptError: see :meth:`VideoRequest.validate`; also a prompt beyond the context.
         NumericalError: the model or the autoencoder produced NaN or infinity.
+        ShortMemoryError: memory ran out, and nothing could be made smaller.
     """
     limits = omni.profile["generation_limits"]
     request.validate(limits["max_side"], limits["max_frames"])
@@ -130,7 +133,11 @@ def text_to_video(
     if plain:
         denoiser = PlainDenoiser(omni.model, ids, request.guidance_scale, omni.processor.tokenizer.pad_token_id)
     else:
-        denoiser = PrefixDenoiser(omni.model, ids, request.guidance_scale, guidance)
+        denoiser = with_relief(omni, Work.DENOISE, PrefixDenoiser, omni.model, ids, request.guidance_scale)
+
+    def predict(noisy: Tensor, timestep: int) -> Tensor:
+        return denoiser.predict(noisy, timestep, guidance or omni.guidance)
+
     scheduler = CogVideoXDDIMScheduler.from_config(omni.scheduler.config)
     scheduler.set_timesteps(request.num_inference_steps)
     generator = torch.Generator().manual_seed(request.seed)
@@ -138,13 +145,13 @@ def text_to_video(
     scaling_factor = omni.vae.config.scaling_factor
     total = len(scheduler.timesteps)
     for index, timestep in enumerate(scheduler.timesteps.tolist(), start=1):
-        velocity = denoiser.predict(latents, timestep)
+        velocity = with_relief(omni, Work.DENOISE, predict, latents, timestep)
         with torch.no_grad():
             latents, clean = scheduler.step(velocity, timestep, latents, eta=0.0, return_dict=False)
         if not bool(torch.isfinite(latents).all()):
             raise NumericalError(f"Step {index} of {total} gave values that are no numbers; try bfloat16 or float32.")
         yield DenoiseStep(index, total, clean[0].float().cpu(), scaling_factor, omni.latent_rgb)
-    frames = decode(omni, latents)
+    frames = with_relief(omni, Work.DECODE, decode, omni, latents)
     yield GeneratedVideo(frames, FPS, {**asdict(request), "fps": FPS, "model": omni.profile["name"]})
 
 
@@ -182,7 +189,7 @@ def decode(omni: HaploOmni, latents: Tensor) -> np.ndarray:
     Raises:
         NumericalError: the autoencoder produced NaN or infinity.
     """
-    raw = (latents / omni.vae.config.scaling_factor).permute(0, 2, 1, 3, 4).to(omni.vae.device, omni.vae.dtype)
+    raw = (latents / omni.vae.config.scaling_factor).permute(0, 2, 1, 3, 4).to(working_device(omni.vae), omni.vae.dtype)
     video = omni.vae.decode(raw).sample[0].float()  # (3, T, H, W)
     if not bool(torch.isfinite(video).all()):
         raise NumericalError("The autoencoder gave values that are no numbers; try float32 or bfloat16.")

@@ -65,10 +65,22 @@ def verify_checkpoint(folder: Path) -> None:
         if not file.is_file():
             raise CheckpointError(f"The checkpoint {folder} has no {name}; copy or download it again.")
         _read_json(file)
-    if _read_json(folder / "config.json").get("model_type") != "HaploOmni":
-        raise CheckpointError(f"{folder / 'config.json'} does not describe a HaploOmni model.")
+    verify_config(folder)
     for shard in weight_files(folder):
         verify_safetensors(shard)
+
+
+def verify_config(folder: Path) -> None:
+    """Check that ``config.json`` is that of a HaploOmni.
+
+    Raises:
+        CheckpointError: it is missing, damaged or foreign.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        raise CheckpointError(f"The checkpoint {folder} has no config.json; copy or download it again.")
+    if _read_json(file).get("model_type") != "HaploOmni":
+        raise CheckpointError(f"{file} does not describe a HaploOmni model.")
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -63,7 +63,7 @@ def test_fast_equals_plain(bundled, denoising, timestep):
 
 def test_batched_equals_one_at_a_time(bundled, denoising):
     ids, latents = denoising
-    batched, apart = (PrefixDenoiser(bundled.model, ids, 6.0, g).predict(latents, 500) for g in Guidance)
+    batched, apart = (PrefixDenoiser(bundled.model, ids, 6.0).predict(latents, 500, g) for g in Guidance)
     assert (batched - apart).abs().max() <= 1e-5 * 11
 
 
