@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from core.errors import HaploOmniError
+from quantization.errors import QuantizationError
 
 logger = logging.getLogger(__name__)
 
@@ -15,7 +16,7 @@ class BusyError(HaploOmniError):
 
 def sentence(error: BaseException) -> str:
     """One clear sentence; what nobody expected goes to the log in full and to the page without details."""
-    if isinstance(error, HaploOmniError):
+    if isinstance(error, (HaploOmniError, QuantizationError)):
         return str(error)
     text = str(error).lower()
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from app.settings import Settings
 from core.errors import HaploOmniError
+from quantization.errors import QuantizationError
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -34,7 +35,7 @@ def run(settings: Settings) -> int:
     try:
         port = choose_port(settings.host, settings.port)
         engine = load_engine(settings)
-    except HaploOmniError as error:
+    except (HaploOmniError, QuantizationError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 2
     from app.storage import Storage
@@ -76,12 +77,22 @@ def choose_port(host: str, wanted: int) -> int:
 
 
 def load_engine(settings: Settings) -> Engine:
-    """Load the one model and put it behind an engine."""
+    """Plan its memory, load the one model and put it behind an engine.
+
+    Raises:
+        HaploOmniError, QuantizationError: it cannot be loaded, or not so; one sentence.
+    """
     from app.engine import Engine
+    from app.memory import plan_memory
     from core import HaploOmni
 
-    omni = HaploOmni.load(settings.checkpoint, settings.device, settings.dtype, settings.vae)
-    return Engine(omni, settings.max_queue)
+    memory = plan_memory(settings)
+    logger.info("%s. %s", memory.mode.describe(), memory.plan.why)
+    started = time.monotonic()
+    omni = HaploOmni.load(settings.checkpoint, str(memory.device), memory.dtype, settings.vae, memory.holding())
+    memory.attach(omni)
+    logger.info(memory.loaded(time.monotonic() - started))
+    return Engine(omni, settings.max_queue, memory)
 
 
 def serve(engine: Engine, storage: Storage, settings: Settings, port: int) -> gr.Blocks:

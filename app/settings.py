@@ -21,6 +21,10 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 7860
     share: bool = False
+    memory: str = "auto"
+    weights: str | None = None
+    offload: str | None = None
+    vae_tiling: str = "auto"
     outputs: str | None = None
     max_queue: int = 16
 
@@ -30,11 +34,22 @@ _HELP = {
     "vae": "folder or hub id with vae/ and scheduler/; default: the checkpoint's own, else CogVideoX-2b",
     "device": "auto, cpu, cuda, cuda:N or mps",
     "dtype": "auto, float32, bfloat16 or float16",
+    "memory": "how to hold the model: auto, quality, balanced, low or cpu",
+    "weights": "full, int8, nf4 or nf4-double; default: what --memory chooses, or what the checkpoint is",
+    "offload": "none, embeddings, parts or blocks: what leaves the GPU while it is not needed; default: what --memory chooses",
+    "vae_tiling": "decode frames in tiles: auto, on or off",
     "host": "address to listen on; 0.0.0.0 opens the page to the network",
     "port": "port to listen on; the next free one is taken when it is busy and was not asked for",
     "share": "make a public link through Gradio's servers",
     "outputs": "folder for finished clips; default: a temporary one, emptied at exit",
     "max_queue": "waiting jobs before further ones are refused",
+}
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "dtype": ("auto", "float32", "bfloat16", "float16"),
+    "memory": ("auto", "quality", "balanced", "low", "cpu"),
+    "weights": ("full", "int8", "nf4", "nf4-double"),
+    "offload": ("none", "embeddings", "parts", "blocks"),
+    "vae_tiling": ("auto", "on", "off"),
 }
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
@@ -72,6 +87,10 @@ def read_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str] 
         values["host"] = "0.0.0.0"  # a Space's container is reached from outside only so
     if not 0 <= values["port"] <= 65535:
         parser.error(f"the port {values['port']} is not possible; choose 1 to 65535 (0: any free one)")
+    for name, choices in _CHOICES.items():
+        if values[name] is not None and values[name] not in choices:
+            flag = f"--{name.replace('_', '-')}"
+            parser.error(f"{flag} {values[name]} is not possible; choose {', '.join(choices[:-1])} or {choices[-1]}")
     if values["max_queue"] < 1:
         parser.error(f"--max-queue {values['max_queue']} is not possible; choose 1 or more")
     return Settings(**values)

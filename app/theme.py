@@ -22,6 +22,9 @@ CSS = """
 #header p { margin: 0.15em 0; color: var(--body-text-color-subdued); }
 #weights { border-left: 3px solid var(--color-accent); padding: 0.35em 0.8em; border-radius: 4px;
   background: var(--background-fill-secondary); font-size: 0.92em; }
+#memory { font-size: 0.85em; color: var(--body-text-color-subdued); }
+#video-expected p { margin: 0; font-size: 0.9em; color: var(--body-text-color-subdued); }
+#video-expected p.too-large { color: var(--error-text-color, #b91c1c); font-weight: 600; }
 /* a stop that crosses its own answer makes Gradio mark the outputs as failed; hidden marks are hidden from readers too */
 [data-testid="status-tracker"].hide { display: none; }
 .status { min-height: 1.4em; font-size: 0.9em; color: var(--body-text-color-subdued); }

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -16,16 +17,11 @@ from app.errors import sentence
 from app.jobs import Ended, Progress, State, Waiting
 from app.preview import TEMPLATE, animated, preview_size, view
 from app.storage import Storage
+from app.words import duration
 from core import DenoiseStep, GeneratedVideo, HaploOmni
 from core.pipelines.text_to_video import FRAME_STEP, MAX_GUIDANCE, MAX_SEED, MAX_STEPS, MIN_SIDE, SIDE_STEP, text_to_video
 
 IDLE = "Type a prompt and press Generate: the clip appears here step by step."
-
-
-def time_left(seconds: float) -> str:
-    """ "8 s" or "2 min 5 s"."""
-    whole = max(0, round(seconds))
-    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
 
 
 class VideoTab:
@@ -48,12 +44,14 @@ class VideoTab:
                     with gr.Row(elem_id="generate-row"):
                         self.generate = gr.Button("Generate", variant="primary", elem_id="video-generate")
                         self.stop = gr.Button("Stop", variant="stop", elem_id="video-stop", interactive=False)
+                    self.expected = gr.HTML("", elem_id="video-expected")
+                    self.fix = gr.Button("", size="sm", variant="primary", visible=False, elem_id="video-fix")
                     gr.Examples([[text] for text in prompts], inputs=[self.prompt], label="Try one", examples_per_page=8)
                 with gr.Column(elem_id="video-settings"):
                     self._build_settings()
             with gr.Column(scale=6, min_width=320, elem_id="video-outcome"):
                 self._build_outcome()
-        self.used_seed = gr.State(None)
+        self.used_seed, self.fitting = gr.State(None), gr.State(None)
         self._wire()
 
     def _build_settings(self) -> None:
@@ -128,15 +126,35 @@ class VideoTab:
         ]
         outputs = [self.preview, self.result, self.picture, self.recipe, self.again, self.used_seed, self.generate, self.stop]
         private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        made = gr.on([self.generate.click, self.prompt.submit], self.make, form, outputs, **private)
+        self.made = made = gr.on([self.generate.click, self.prompt.submit], self.make, form, outputs, **private)
         # the words come after the cancel, so that no late step can overwrite them
         stopping = self.stop.click(None, cancels=[made], queue=False)
         stopping.then(self.stopped, None, [self.preview, self.generate, self.stop], queue=False, **private)
         self.dice.click(lambda: (secrets.randbelow(MAX_SEED + 1), False), None, [self.seed, self.fresh], queue=False, **private)
         self.again.click(lambda seed: (seed, False), self.used_seed, [self.seed, self.fresh], queue=False, **private)
+        size = [self.frames, self.height, self.width]
+        self.sized = sized = [*size, self.steps, self.guidance]
+        self.told = told = [self.expected, self.fix, self.fitting]
+        quick: dict[str, Any] = {"queue": False, "trigger_mode": "always_last", **private}
+        gr.on([part.change for part in sized], self.tell, sized, told, **quick)
+        made.then(self.tell, sized, told, **quick)
+        self.fix.click(lambda fitting: fitting or (gr.skip(),) * 3, self.fitting, size, queue=False, **private)
         gr.api(self.text_to_video, api_name="text_to_video")
 
     # -- handlers
+
+    def tell(self, frames, height, width, steps, guidance) -> tuple:
+        """What a clip of this size will take; when it cannot fit, what can, as a button."""
+        memory = self.engine.memory
+        if memory is None or None in (frames, height, width, steps, guidance):
+            return "", gr.Button(visible=False), None
+        forecast = memory.forecast(frames, height, width, steps, guidance)
+        line = f'<p class="{"fits" if forecast.fits else "too-large"}">{escape(forecast.text)}</p>'
+        if forecast.change is None:
+            return line, gr.Button(visible=False), None
+        change = forecast.change
+        label = f"Use {change.frames} frame{'s' * (change.frames != 1)} of {change.width} x {change.height}"
+        return line, gr.Button(label, visible=True), (change.frames, change.height, change.width)
 
     async def make(self, prompt, negative, height, width, frames, steps, guidance, seed, fresh) -> AsyncIterator[tuple]:
         """Generate a clip: previews while it denoises, the file at the end. The form stays as it is."""
@@ -183,13 +201,21 @@ class VideoTab:
         """In the engine's thread: preview values, then (path, clip)."""
         whole = {k: None if v is None else int(v) for k, v in form.items() if k != "guidance_scale"}
         request = omni.video_request(prompt or "", negative or "", guidance_scale=form["guidance_scale"], **whole)
-        started = time.monotonic()
+        limits = omni.profile["generation_limits"]
+        request.validate(limits["max_side"], limits["max_frames"])
+        if self.engine.memory is not None:
+            self.engine.memory.prepare(request)
+        started = denoised = time.monotonic()
         for item in text_to_video(omni, request):
             if isinstance(item, GeneratedVideo):
+                if self.engine.memory is not None:
+                    step_s = (denoised - started) / request.num_inference_steps
+                    self.engine.memory.learn(request, step_s, time.monotonic() - denoised)
                 suffix = ".png" if len(item.frames) == 1 else ".mp4"
                 yield item.save(self.storage.new_path(suffix)), item
             elif isinstance(item, DenoiseStep):
-                yield step_view(item, request.height, request.width, time.monotonic() - started)
+                denoised = time.monotonic()
+                yield step_view(item, request.height, request.width, denoised - started)
 
     def _finished(self, value: tuple, last: dict[str, Any]) -> tuple:
         path, clip = value
@@ -252,6 +278,6 @@ def step_view(step: DenoiseStep, height: int, width: int, elapsed_s: float) -> d
     """A denoising step as the preview component's value."""
     frames: np.ndarray = step.preview(*preview_size(height, width))
     left = elapsed_s / step.index * (step.total - step.index)
-    ending = f"about {time_left(left)} left" if step.index < step.total else "decoding the frames…"
+    ending = f"about {duration(left)} left" if step.index < step.total else "decoding the frames…"
     text = f"Step {step.index} of {step.total} · {ending}"
     return view(text, animated(frames, 8), 100 * step.index / step.total, width / height)

@@ -84,10 +84,13 @@ def served(bundled, tmp_path_factory):
     """(url, engine) of a running page."""
     from app.engine import Engine
     from app.launch import serve
+    from app.memory import plan_memory
     from app.settings import Settings
     from app.storage import Storage
 
-    engine = Engine(bundled)
+    memory = plan_memory(Settings(dtype="float32", device="cpu"))
+    memory.attach(bundled)
+    engine = Engine(bundled, memory=memory)
     storage = Storage(str(tmp_path_factory.mktemp("outputs")))
     page = serve(engine, storage, Settings(), 0)
     yield page.local_url, engine

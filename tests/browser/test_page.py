@@ -6,11 +6,13 @@ import os
 import shutil
 import time
 import urllib.request
+from dataclasses import replace
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from core.weights import bundled_checkpoint
+from quantization import hardware
 
 MEDIA = bundled_checkpoint().parents[1] / "media"
 ARGUMENTS = [
@@ -198,3 +200,29 @@ def test_a_long_answer_can_be_stopped(page, served, bundled, monkeypatch):
     ask(page, "images", "Who are you?")
     expect(answers(page, "images")).to_have_count(2)
     expect(answers(page, "images").last).not_to_contain_text("word")
+
+
+def test_a_clip_too_large_for_the_memory_is_red_and_one_press_makes_it_fit(page, served, monkeypatch):
+    real = hardware.detect
+
+    def short(device, ours=0):
+        free = 60 * 2**20 + ours
+        return replace(real(device), free_bytes=free, host_free_bytes=free)
+
+    page.get_by_role("tab", name="Text to video").click()
+    expect(page.locator("#memory")).to_contain_text("weights")
+    expect(page.locator("#video-expected .fits")).to_contain_text("working memory")
+    expect(page.locator("#video-fix")).to_be_hidden()
+    monkeypatch.setattr(hardware, "detect", short)
+    for name, value in (("height", 256), ("width", 256), ("frames", 49)):
+        page.fill(f"#video-{name} input[type=number]", str(value))
+        page.press(f"#video-{name} input[type=number]", "Tab")
+    expect(page.locator("#video-expected .too-large")).to_contain_text("would fit")
+    page.fill("#video-prompt textarea", "a red circle")
+    page.click("#video-generate")
+    expect(page.locator("[data-testid=toast-body]")).to_contain_text("would fit")
+    page.click("#video-fix")
+    expect(page.locator("#video-expected .fits")).to_contain_text("working memory")
+    expect(page.locator("#video-fix")).to_be_hidden()
+    assert int(page.input_value("#video-frames input[type=number]")) < 49
+    monkeypatch.undo()
