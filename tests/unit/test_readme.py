@@ -30,7 +30,19 @@ def test_example_scripts_run(script, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "module", ["core.training", "core.training.ablate", "core.evaluation", "core.weights.priors", "tests.bench"]
+    "module",
+    [
+        "core.training",
+        "core.training.ablate",
+        "core.evaluation",
+        "core.weights.priors",
+        "quantization",
+        "quantization.export",
+        "quantization.synthesize",
+        "tests.bench",
+        "tests.bench.gpu",
+        "tests.bench.quality",
+    ],
 )
 def test_commands_have_help(module):
     done = subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True)
@@ -54,7 +66,7 @@ def test_the_head_is_a_space():
 def commands(module: str) -> list[list[str]]:
     """Arguments of every command of ``module`` that the documents show."""
     found = []
-    for document in (ROOT / "README.md", ROOT / "docs" / "training.md"):
+    for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         text = document.read_text().replace("\\\n", " ")
         for line in re.findall(rf"-m {re.escape(module)}(?= |$)([^\n`#]*)", text, re.MULTILINE):
             found.append([word for word in shlex.split(line) if word != "..."])
@@ -75,3 +87,16 @@ def test_shown_training_commands_are_understood():
     from core.training.ablate import build_parser as ablation
 
     assert [ablation().parse_args(words) for words in commands("core.training.ablate")]
+
+
+def test_shown_memory_commands_are_understood():
+    from app.settings import read_settings
+    from quantization.__main__ import build_parser as plan
+    from quantization.export import build_parser as export
+
+    assert [plan().parse_args(words) for words in commands("quantization")]
+    assert [export().parse_args(words) for words in commands("quantization.export")]
+    text = (ROOT / "docs" / "memory.md").read_text()
+    shown = re.findall(r"^python app\.py([^\n#]*)", text, re.MULTILINE)
+    assert len(shown) >= 3
+    assert all(read_settings(shlex.split(line), {}).checkpoint for line in shown)

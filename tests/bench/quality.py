@@ -1,0 +1,158 @@
+"""``python -m tests.bench.quality``: what quantization costs in answers, clips and noise predictions, side by side.
+
+The bundled model in bfloat16, int8, nf4 and nf4 with double quantization takes the same exam; then single blocks of the
+released shapes with random weights, quantized and not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+
+import torch
+from torch import Tensor
+
+WEIGHTS = ("full", "int8", "nf4", "nf4-double")
+STEPS = (999, 700, 400, 100)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.quality", description=__doc__)
+    parser.add_argument("--checkpoint", default=None)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--questions", type=int, default=20, help="of every kind")
+    parser.add_argument("--clips", type=int, default=24, help="of one object (0: none)")
+    parser.add_argument("--tokens", type=int, default=64, help="that pass each block")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print three tables."""
+    options = build_parser().parse_args(argv)
+    columns, noise = {}, {}
+    for weights in WEIGHTS:
+        omni = load(options.checkpoint, options.device, weights)
+        noise[weights] = predictions(omni)
+        columns[weights] = exam(omni, options.questions, options.clips)
+        print(f"{weights}: done", file=sys.stderr)
+    print("\n".join([*side_by_side(columns), "", *noise_table(noise), "", *block_table(options.tokens)]))
+    return 0
+
+
+def load(checkpoint: str | None, device: str, weights: str):  # type: ignore[no-untyped-def]
+    """The model in bfloat16 with these weights."""
+    from app.memory import plan_memory
+    from app.settings import Settings
+    from core import HaploOmni
+
+    settings = Settings(checkpoint=checkpoint, device=device, dtype="bfloat16", weights=weights)
+    keeper = plan_memory(settings)
+    omni = HaploOmni.load(checkpoint, device, keeper.dtype, None, keeper.holding())
+    keeper.attach(omni)
+    return omni
+
+
+def exam(omni, questions: int, clips: int) -> dict[str, float]:  # type: ignore[no-untyped-def]
+    """{kind: share right}."""
+    from core.evaluation.answers import Exam, evaluate_answers
+    from core.evaluation.clips import evaluate_generation, single_scenes
+
+    shares = {kind: right / total for kind, (right, total) in evaluate_answers(omni, questions, Exam(0, True)).items()}
+    if clips:
+        scores, _ = evaluate_generation(omni, single_scenes(random.Random(0), True), clips, 0)
+        shares |= {f"clips: {kind}": right / total for kind, (right, total) in scores.items()}
+    return shares
+
+
+def predictions(omni) -> Tensor:  # type: ignore[no-untyped-def]
+    """Guided velocities of a few prompts and times, [N, ...]."""
+    from core.pipelines.guidance import PrefixDenoiser
+    from core.pipelines.text_to_video import generation_ids, latent_shape
+
+    made = []
+    for number, text in enumerate(("a red circle moving left on a black background", "a blue star on a gray background")):
+        ids = [generation_ids(omni, words) for words in ("", text)]
+        noise = torch.randn(latent_shape(omni.video_request(text)), generator=torch.Generator().manual_seed(number))
+        denoiser = PrefixDenoiser(omni.model, ids, 1.0)
+        made += [denoiser.predict(noise.to(omni.device), step).cpu() for step in STEPS]
+    return torch.cat(made)
+
+
+def side_by_side(columns: dict[str, dict[str, float]]) -> list[str]:
+    """Shares right, a column for each kind of weights."""
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for kind in columns["full"]:
+        lines.append(f"| {kind.replace('_', ' ')} | " + " | ".join(f"{column[kind]:.2f}" for column in columns.values()) + " |")
+    return lines
+
+
+def error(made: Tensor, truth: Tensor) -> float:
+    """Relative, in the Euclidean norm."""
+    return float((made.float() - truth.float()).norm() / truth.float().norm())
+
+
+def noise_table(noise: dict[str, Tensor]) -> list[str]:
+    """How far noise predictions lie from those of full weights."""
+    lines = ["| noise prediction | relative error |", "|---|---|"]
+    return lines + [f"| {weights} | {error(made, noise['full']):.3f} |" for weights, made in noise.items() if weights != "full"]
+
+
+@torch.no_grad()
+def block_table(tokens: int) -> list[str]:
+    """One random block of every part of the released model: what comes out of it quantized, against float32."""
+    from core.config import HaploOmniConfig
+    from core.layers import FullAttention
+    from core.layers.rotary import rotary_table
+    from core.model.decoder import Block
+
+    config = HaploOmniConfig()
+    lines = ["| random block | bf16 | int8 | nf4 | nf4-double |", "|---|---|---|---|---|"]
+    for name in ("pre", "base", "post"):
+        part = config.part(name)
+        torch.manual_seed(0)
+        block = Block(part, 0).eval()
+        for matrix in (module for module in block.modules() if isinstance(module, torch.nn.Linear)):
+            torch.nn.init.normal_(matrix.weight, std=config.initializer_range)
+        given = torch.randn(1, tokens, part.hidden_size)
+        turned = rotary_table(torch.arange(tokens)[None], part.head_dim, part.rope_theta, torch.float32) if part.use_pe else None
+        truth = block(given, turned, FullAttention(None, True)) - given
+        block = block.to(torch.bfloat16)
+        half = tuple(table.to(torch.bfloat16) for table in turned) if turned is not None else None
+        cells = []
+        for weights in ("bf16", *WEIGHTS[1:]):
+            smaller = block if weights == "bf16" else quantized(block, weights)
+            made = smaller(given.to(torch.bfloat16), half, FullAttention(None, True)).float() - given
+            cells.append(f"{error(made, truth):.3f}")
+        lines.append(f"| {name} ({part.hidden_size} wide) | {' | '.join(cells)} |")
+    return lines
+
+
+def quantized(block: torch.nn.Module, weights: str) -> torch.nn.Module:
+    """A copy whose matrices are quantized."""
+    import copy
+
+    import bitsandbytes as bnb
+
+    made = copy.deepcopy(block)
+    for name, module in list(made.named_modules()):
+        if not isinstance(module, torch.nn.Linear) or name.endswith("indicator"):
+            continue
+        sizes = (module.in_features, module.out_features)
+        small: torch.nn.Module
+        if weights == "int8":
+            small = bnb.nn.Linear8bitLt(*sizes, has_fp16_weights=False, threshold=6.0)
+            small.weight = bnb.nn.Int8Params(module.weight.data, requires_grad=False)
+        else:
+            how = {"quant_type": "nf4", "compress_statistics": "double" in weights}
+            small = bnb.nn.Linear4bit(*sizes, compute_dtype=torch.bfloat16, **how)
+            small.weight = bnb.nn.Params4bit(module.weight.data, requires_grad=False, **how)
+            small.support_avx512bf16_for_cpu = False
+        small.bias = module.bias
+        made.set_submodule(name, small.to("cpu"))
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())
