@@ -49,9 +49,10 @@ HEAD = """<style>
 .gradio-container { max-width: 1180px; margin: 0 auto; }
 @media (max-width: 640px) {
   .gradio-container .main.fillable { padding: 8px !important; }
-  .gradio-container .tab-container button { padding: 0 7px !important; font-size: 13px !important; }
+  .gradio-container .tab-container button { padding: 0 5px !important; font-size: 13px !important; }
   .gradio-container #header h1 { font-size: 1.35em; }
   .gradio-container #weights { font-size: 0.8em; }
+  .gradio-container #memory { font-size: 0.72em; }
   /* one column in the order of use: prompt, clip, settings */
   .gradio-container #video-row { flex-direction: column; }
   .gradio-container #video-form { display: contents; }

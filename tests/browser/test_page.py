@@ -156,6 +156,7 @@ def test_stop_in_the_middle_and_start_again(page, served):
 def test_a_phone_shows_everything_in_one_column(browser, served):
     context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
     page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
     page.goto(served[0])
     page.wait_for_selector("#images-box textarea")
     for tab in ("Chat with images", "Chat with video", "Text to video"):
