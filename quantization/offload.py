@@ -28,10 +28,11 @@ def apply_offload(model: Any, vae: nn.Module, device: torch.device, offload: Off
         vae_on_cpu: the autoencoder stays on the CPU for good.
     """
     inner = model.model
-    if offload is Offload.PARTS and not vae_on_cpu:
-        take_turns([model, vae], device)
-        return
-    if offload is Offload.NONE:
+    if vae_on_cpu or offload is not Offload.PARTS:
+        vae.to(CPU if vae_on_cpu else device)
+    if offload is Offload.PARTS:
+        take_turns([model] if vae_on_cpu else [model, vae], device)
+    elif offload is Offload.NONE:
         model.to(device)
     else:
         blocks = list(inner.layers) if offload is Offload.BLOCKS else []
@@ -43,7 +44,6 @@ def apply_offload(model: Any, vae: nn.Module, device: torch.device, offload: Off
         _move_own(inner, device)
         if blocks:
             stream_blocks(blocks, device)
-    vae.to(CPU if vae_on_cpu else device)
 
 
 def _others(model: nn.Module, kept: set[nn.Module]) -> Iterator[nn.Module]:

@@ -161,26 +161,18 @@ class Planner:
         return slow + 3 * worse, one.needed_bytes
 
     def smaller(self, plan: Plan, job: str, changeable: set[str]) -> Plan | None:
-        """The next plan that asks for at least a tenth less beside the weights in one job.
+        """The next plan that saves at least a tenth of what can be saved in one job; None when nothing can.
 
         Args:
             job: ``"chat"``, ``"denoise"`` or ``"decode"``.
             changeable: values of the mode that can change while running.
         """
-
-        def working(one: Plan) -> int:
-            return max(0, int(getattr(one.costs, job)) - sum(one.costs.weights.values()))
-
-        if not working(plan):
-            return None
-
         same = {name: value for name, value in vars(plan.mode).items() if name not in changeable}
-        lesser = [
-            one
-            for one in self.plans(plan.request)
-            if all(getattr(one.mode, name) == value for name, value in same.items()) and working(one) <= 0.9 * working(plan)
-        ]
-        return min(lesser, key=self.rank, default=None)
+        near = [one for one in self.plans(plan.request) if all(getattr(one.mode, name) == value for name, value in same.items())]
+        now = getattr(plan.costs, job)
+        least = min((getattr(one.costs, job) for one in near), default=now)
+        enough = now - 0.1 * (now - least)
+        return min((one for one in near if getattr(one.costs, job) <= enough < now), key=self.rank, default=None)
 
     def _nothing_legal(self) -> Refusal:
         chosen = {"weights": Weights.NF4_DOUBLE} if self.preference is Preference.BALANCED else {}

@@ -151,13 +151,15 @@ def test_nothing_fits_a_tiny_card():
     assert "--memory cpu" in str(refusal)
 
 
-def test_smaller_plans_end():
-    own = planner(card(24))
+@pytest.mark.parametrize("offload", list(Offload))
+def test_smaller_plans_end(offload):
+    own = planner(card(80), offload=offload)
     plan, seen = own.plan(Request()), []
     while plan is not None:
         seen.append(plan)
         plan = own.smaller(plan, "decode", {"decode", "tile"})
     assert [one.costs.decode for one in seen] == sorted((one.costs.decode for one in seen), reverse=True)
+    assert seen[0].mode.decode is not Decode.CPU
     assert seen[-1].mode.decode is Decode.CPU
     assert len({one.mode.weights for one in seen}) == 1
 
