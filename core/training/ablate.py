@@ -40,6 +40,7 @@ class Arm:
     prescaling: bool = True
     norms: Norms = Norms.ADAPTIVE
     staged: bool = True
+    fitted: bool = False
 
 
 ARMS = (
@@ -48,6 +49,7 @@ ARMS = (
     Arm("no pre-scaling", prescaling=False),
     Arm("plain norm", norms=Norms.PLAIN),
     Arm("joint from scratch", staged=False),
+    Arm("fitted start", fitted=True),
 )
 
 
@@ -102,6 +104,7 @@ class ArmCourse(Course):
     def __init__(self, out: Path, arm: Arm, world: Path, stages: tuple[Stage, ...], lengths: Lengths, seed: int) -> None:
         super().__init__(out, stages, lengths, seed, "cpu", arm.norms, samples=0, world=world)
         self.arm = arm
+        self.fitting_rows = Course.fitting_rows if arm.fitted else 0
 
     def first_model(self) -> tuple[HaploOmniForConditionalGeneration, dict[str, Any]]:
         model, report = super().first_model()

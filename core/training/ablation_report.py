@@ -21,6 +21,7 @@ CLAIMS = {
     "no pre-scaling": "feature pre-scaling",
     "plain norm": "multimodal AdaLN",
     "joint from scratch": "three stages from priors",
+    "fitted start": "starting values as assembled, not fitted",
 }
 
 

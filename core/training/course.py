@@ -25,6 +25,7 @@ from core.processor import HaploOmniProcessor
 from core.training.autoencoder import AutoencoderTask, balance_latents, build_autoencoder, latent_moments
 from core.training.batches import Medium, NoiseBatch, Sentences, TalkBatch
 from core.training.export import DEFAULTS, export_checkpoint
+from core.training.fitted_start import fit_start
 from core.training.language import LanguagePrior
 from core.training.latents import CLIPS, STILLS, ClipShape, LatentClips, encode_clips
 from core.training.prescaling import measure_amplitudes, prescale, wanted_amplitudes
@@ -96,6 +97,7 @@ class Course:
     """
 
     looks = 5  # times a stage is measured and sampled
+    fitting_rows = 24  # of every source, to fit the starting values on; 0: leave them as assembled
     parts: tuple[str, ...] = ("autoencoder", "language", "vision", "clips", "video", "assemble", "stages", "export")
 
     def __init__(
@@ -225,7 +227,7 @@ class Course:
         return Studio(processor, self.vae, DEFAULTS, scene_talks(2 * self.samples), scene_prompts(self.samples), (9, 128, 128))
 
     def assemble(self) -> None:
-        """Put the priors together, measure the modalities' amplitudes, set the connectors' scales."""
+        """Put the priors together, set the connectors' scales from the modalities' amplitudes, fit the starting values."""
         folder = self.out / "assembled"
         with self.processes.main_process_first():
             if (folder / "config.json").exists():
@@ -236,14 +238,23 @@ class Course:
             write_amplitudes(report, folder)
             model.save_pretrained(folder)
 
-    def some_batches(self) -> list[TalkBatch | NoiseBatch]:
+    def some_batches(self, count: int = 4) -> list[TalkBatch | NoiseBatch]:
         """A few rows of every source, always the same."""
-        return [rows.draw(f"amplitudes/{source.value}", 4, Share(0)) for source, rows in self.data.training.items()]
+        return [rows.draw(f"amplitudes/{source.value}", count, Share(0)) for source, rows in self.data.training.items()]
 
     def first_model(self) -> tuple[HaploOmniForConditionalGeneration, dict[str, Any]]:
         """What the stages start from, and what was measured on the way."""
         model = assemble(self.teachers, self.tokenizer)
-        return model, amplitudes_and_scales(model, self.teachers, self.some_batches())
+        return model, self.start_values(model)
+
+    def start_values(self, model: HaploOmniForConditionalGeneration) -> dict[str, Any]:
+        """Set the assembled model's starting values; returns what was measured."""
+        batches, scheduler = self.some_batches(), build_scheduler()
+        report = amplitudes_and_scales(model, self.teachers, batches)
+        if self.fitting_rows:
+            fitting = self.some_batches(self.fitting_rows)
+            report["fitted"] = fit_start(model, self.teachers.language, scheduler, fitting)
+        return report | {"after": measure_amplitudes(model, scheduler, batches, model.lm_head.weight.device)}
 
     # -- the stages
 
@@ -340,13 +351,12 @@ def assemble(
 def amplitudes_and_scales(
     model: HaploOmniForConditionalGeneration, teachers: Teachers, batches: list[TalkBatch | NoiseBatch]
 ) -> dict[str, Any]:
-    """Feature pre-scaling on real batches: what was measured before and after, and the connectors' factors."""
+    """Feature pre-scaling on real batches: what was measured, what was wanted, and the connectors' factors."""
     device, scheduler = model.lm_head.weight.device, build_scheduler()
     before = measure_amplitudes(model, scheduler, batches, device)
     wanted = wanted_amplitudes(teachers.language, teachers.video, batches, device)
     factors = prescale(model, before, wanted)
-    after = measure_amplitudes(model, scheduler, batches, device)
-    return {"before": before, "wanted": wanted, "factors": factors, "after": after}
+    return {"before": before, "wanted": wanted, "factors": factors}
 
 
 def write_amplitudes(report: dict[str, Any], folder: Path) -> None:

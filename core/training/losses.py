@@ -126,9 +126,10 @@ def _generation_context(batch: NoiseBatch, noise_length: int, device: torch.devi
 def pre_warmup_losses(
     model: HaploOmniForConditionalGeneration, teacher: CLIPVisionModel, batch: TalkBatch, device: torch.device
 ) -> dict[str, Tensor]:
-    """Stage 1, pre-decoder: words pass unchanged, image tokens become what the vision prior makes of them."""
+    """Stage 1, pre-decoder: words pass its blocks unchanged, image tokens become what the vision prior makes of them."""
     core = model.model
     embeds, where = text_embeds(model, batch, device)
+    given = core.pre_norm(embeds)
     hidden = core.encode(embeds, batch.position_ids.to(device), _context(batch.mask, device))
     words = ~where & (batch.ids.to(device) != model.config.pad_token_id)
     with torch.no_grad():
@@ -137,7 +138,7 @@ def pre_warmup_losses(
         known = _pack(model, batch, torch.ones_like(seen[..., :1]), torch.zeros(1, device=device))[:, 0] > 0.5
         wanted = _pack(model, batch, seen, torch.zeros(seen.shape[-1], device=device))
     return {
-        "identity": identity_loss(hidden[words], embeds[words]),
+        "identity": identity_loss(hidden[words], given[words]),
         "distillation": distillation_loss(hidden[where][known], wanted[known]),
     }
 

@@ -16,7 +16,7 @@ from core.config import HaploOmniConfig
 from core.errors import CheckpointError, ConfigError
 from core.processor import HaploOmniProcessor
 from core.training.batches import Sentences
-from core.training.course import CONNECTOR, Course, amplitudes_and_scales, write_amplitudes
+from core.training.course import CONNECTOR, Course, write_amplitudes
 from core.training.own_data import OwnClips, OwnTalks, read_rows
 from core.training.stage_task import Data, Teachers
 from core.training.stages import Source, Stage, with_sources
@@ -70,6 +70,7 @@ class OwnCourse(Course):
     """
 
     parts = ("assemble", "stages", "export")
+    fitting_rows = 8
 
     def __init__(
         self,
@@ -153,13 +154,13 @@ class OwnCourse(Course):
             model.save_pretrained(folder)
 
     def prescale(self) -> None:
-        """Measure amplitudes on the rows and set the connectors' scales, once."""
+        """Set the starting values from the rows, once."""
         file = self.out / "assembled" / "amplitudes.json"
         with self.processes.main_process_first():
             if self.origin.checkpoint or file.exists() or not any(stage.warmup for stage in self.stages):
                 return
             model = self.load(self.start_folder)
-            report = amplitudes_and_scales(model, self.teachers, self.some_batches())
+            report = self.start_values(model)
             model.save_pretrained(self.start_folder)
             write_amplitudes(report, file.parent)
 

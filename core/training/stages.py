@@ -12,15 +12,15 @@ from core.training.trainer import Optimizer, Plan
 
 
 class Part(Enum):
-    """A part of the network that learns or rests as one; its values are parameter-name beginnings."""
+    """A part of the network that learns or rests as one; its values are parameter-name beginnings, blocks aside."""
 
     WORDS = ("model.embed_tokens.",)
-    EYES = ("model.patch_embed.", "model.pre_pos_embed", "model.image_newline")
-    PRE = ("model.pre_norm.",)
+    EYES = ("model.patch_embed.", "model.pre_pos_embed", "model.image_newline", "model.pre_norm.")
+    PRE = ("pre blocks",)
     PRE_CONNECTOR = ("model.pre_connector.",)
     BASE = ("model.norm.",)
     POST_CONNECTOR = ("model.post_connector.",)
-    POST = ()
+    POST = ("post blocks",)
     ANSWERS = ("model.post_norm.", "model.post_linear.", "model.post_scale")
     WORD_HEAD = ("lm_head.",)
     NOISE_IN = ("v2t_projector.",)
@@ -172,13 +172,13 @@ def tiny() -> tuple[Stage, ...]:
     rows = dict.fromkeys(NAMES[:1] + NAMES[2:3], talks) | dict.fromkeys(("1-warmup-post", *NAMES[3:5]), noise)
     mixed = {Source.PICTURE: 16, Source.CLIP: 6, Source.STILL: 12, Source.VIDEO: 14}
     plans = {
-        "1-warmup-pre": plan(250, 1e-3),
-        "1-warmup-post": plan(500, 1e-3),
-        "2-align-pre-connector": plan(300, 2e-3),
-        "2-align-post-connector": plan(200, 2e-3),
-        "2-align-post": plan(1000, 1e-3),
-        "2-align-together": plan(300, 1e-3),
-        "3-unified": plan(1800, 1e-3, ema=0.997),
+        "1-warmup-pre": plan(100, 1e-3),
+        "1-warmup-post": plan(150, 1e-3),
+        "2-align-pre-connector": plan(200, 1e-3),
+        "2-align-post-connector": plan(60, 1e-3),
+        "2-align-post": plan(150, 1e-3),
+        "2-align-together": plan(200, 1e-3),
+        "3-unified": plan(2000, 1e-3, ema=0.997),
     }
     return stage_steps(rows=rows | dict.fromkeys(NAMES[5:], mixed), plans=plans)
 

@@ -19,7 +19,7 @@ def test_from_nothing_to_a_checkpoint(tmp_path):
         record = json.loads((tmp_path / name / "stage.json").read_text())
         assert record["started_from"] == before and record["parameters"] > 0
     table = json.loads((tmp_path / "assembled" / "amplitudes.json").read_text())
-    assert set(table) == {"before", "wanted", "factors", "after"}
+    assert set(table) == {"before", "wanted", "factors", "fitted", "after"}
     watched = tmp_path / NAMES[-1]
     assert (watched / "samples" / "step-000001" / "clips.png").stat().st_size > 1000
     assert (watched / "samples" / "step-000001" / "answers.md").read_text().count("\n") == 4

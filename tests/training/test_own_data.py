@@ -191,7 +191,7 @@ def test_the_papers_way_over_own_priors(tmp_path):
     assert main([*given, "--steps", "0.00001", "--rows", "0.01", "--device", "cpu", "--out", str(out)]) == 0
     assert [name for name in NAMES if (out / name / "model" / "config.json").exists()] == list(NAMES)
     table = json.loads((out / "assembled" / "amplitudes.json").read_text())
-    assert {"words", "image", "video", "noise"} <= set(table["before"]["pre in"])
+    assert {"words", "image", "video", "noise"} <= set(table["before"]["pre in"]) and table["fitted"]["known"] > 0.9
     plan = json.loads((out / "3-unified" / "plan.json").read_text())
     assert plan["accumulate"] == 8 and plan["checkpointing"] and plan["optimizer"] == "adamw"
 
