@@ -13,7 +13,6 @@ from app.errors import BusyError
 from app.jobs import Ended, Event, Job, State, Waiting
 
 if TYPE_CHECKING:
-    from app.memory import MemoryKeeper
     from core import HaploOmni
 
 HEARTBEAT_S = 0.5
@@ -25,11 +24,10 @@ class Engine:
     Args:
         omni: the loaded model; jobs get it, nothing else touches it.
         max_queue: waiting jobs before :class:`BusyError`.
-        memory: keeps its plan; None where nobody planned.
     """
 
-    def __init__(self, omni: HaploOmni, max_queue: int = 16, memory: MemoryKeeper | None = None) -> None:
-        self.omni, self.max_queue, self.memory = omni, max_queue, memory
+    def __init__(self, omni: HaploOmni, max_queue: int = 16) -> None:
+        self.omni, self.max_queue = omni, max_queue
         self._waiting: deque[Job] = deque()
         self._running: Job | None = None
         self._wake = threading.Condition()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from core.errors import HaploOmniError
-from quantization.errors import QuantizationError
+from core.pipelines.thrift import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -16,10 +16,9 @@ class BusyError(HaploOmniError):
 
 def sentence(error: BaseException) -> str:
     """One clear sentence; what nobody expected goes to the log in full and to the page without details."""
-    if isinstance(error, (HaploOmniError, QuantizationError)):
+    if isinstance(error, HaploOmniError):
         return str(error)
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+    if is_out_of_memory(error):
         logger.error("out of memory", exc_info=error)
         return "The machine ran out of memory; try a smaller size, fewer frames or a shorter conversation."
     logger.error("unexpected error", exc_info=error)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from app.settings import Settings
 from core.errors import HaploOmniError
-from quantization.errors import QuantizationError
 
 if TYPE_CHECKING:
     import gradio as gr
 
     from app.engine import Engine
+    from app.memory import MemoryKeeper
     from app.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -34,14 +34,14 @@ def run(settings: Settings) -> int:
     started = time.monotonic()
     try:
         port = choose_port(settings.host, settings.port)
-        engine = load_engine(settings)
-    except (HaploOmniError, QuantizationError) as error:
+        engine, keeper = load_engine(settings)
+    except HaploOmniError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 2
     from app.storage import Storage
 
     storage = Storage(settings.outputs)
-    page = serve(engine, storage, settings, port)
+    page = serve(engine, keeper, storage, settings, port)
     logger.info("ready after %.1f s", time.monotonic() - started)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -76,26 +76,26 @@ def choose_port(host: str, wanted: int) -> int:
     raise HaploOmniError(f"The port {wanted} is busy or closed; choose another with --port.")
 
 
-def load_engine(settings: Settings) -> Engine:
-    """Plan its memory, load the one model and put it behind an engine.
+def load_engine(settings: Settings) -> tuple[Engine, MemoryKeeper]:
+    """Plan the memory, load the one model and put it behind an engine.
 
     Raises:
-        HaploOmniError, QuantizationError: it cannot be loaded, or not so; one sentence.
+        HaploOmniError: it cannot be loaded, or not so; one sentence.
     """
     from app.engine import Engine
     from app.memory import plan_memory
     from core import HaploOmni
 
-    memory = plan_memory(settings)
-    logger.info("%s. %s", memory.mode.describe(), memory.plan.why)
+    keeper = plan_memory(settings)
+    logger.info("%s. %s", keeper.mode.describe(), keeper.plan.why)
     started = time.monotonic()
-    omni = HaploOmni.load(settings.checkpoint, str(memory.device), memory.dtype, settings.vae, memory.holding())
-    memory.attach(omni)
-    logger.info(memory.loaded(time.monotonic() - started))
-    return Engine(omni, settings.max_queue, memory)
+    omni = HaploOmni.load(settings.checkpoint, str(keeper.device), keeper.dtype, settings.vae, keeper.holding())
+    keeper.attach(omni)
+    logger.info(keeper.loaded(time.monotonic() - started))
+    return Engine(omni, settings.max_queue), keeper
 
 
-def serve(engine: Engine, storage: Storage, settings: Settings, port: int) -> gr.Blocks:
+def serve(engine: Engine, keeper: MemoryKeeper, storage: Storage, settings: Settings, port: int) -> gr.Blocks:
     """Build and launch the page; returns once it answers."""
     from starlette.middleware import Middleware
 
@@ -103,7 +103,7 @@ def serve(engine: Engine, storage: Storage, settings: Settings, port: int) -> gr
     from app.page import build_page
     from app.theme import CSS, HEAD, theme
 
-    page = build_page(engine, storage)
+    page = build_page(engine, keeper, storage)
     page.queue(max_size=64, api_open=False, default_concurrency_limit=32)
     page.launch(
         server_name=settings.host,

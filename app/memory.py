@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,20 +14,18 @@ from core.errors import RequestError
 from core.pipelines.guidance import Guidance
 from core.weights import Holding, read_config, read_profile, resolve_checkpoint
 from quantization import hardware, running
-from quantization.bnb import check_stored, quantization_config, stored_weights
+from quantization.bnb import fixed_weights, quantization_config, stored_weights
 from quantization.errors import QuantizationError
 from quantization.files import export_record
 from quantization.memory import Costs, Decoder, Model, Request
-from quantization.modes import Decode, Device, Mode, Offload, Precision, Weights
-from quantization.planner import Plan, Planner, Preference, Refusal, gib
+from quantization.modes import Decode, Device, Mode, Offload, Precision, Preference, Weights
+from quantization.planner import Plan, Planner, Refusal, gib
 from quantization.speed import Stopwatch
 
 if TYPE_CHECKING:
     from core import HaploOmni
     from core.pipelines.thrift import Work
 
-logger = logging.getLogger(__name__)
-PRECISIONS = {"bfloat16": Precision.BF16, "float16": Precision.FP16, "float32": Precision.FP32}
 TILINGS = {"off": Decode.WHOLE, "on": Decode.TILED}
 CHAT_TOKENS = 4096  # a talk that must always fit
 
@@ -73,7 +69,7 @@ class MemoryKeeper:
     @property
     def dtype(self) -> str:
         """PyTorch's name of the precision."""
-        return next(name for name, precision in PRECISIONS.items() if precision is self.mode.precision)
+        return self.mode.precision.dtype_name
 
     def holding(self) -> Holding:
         """What the loader is told."""
@@ -169,16 +165,6 @@ def working(costs: Costs) -> int:
     return costs.peak - sum(costs.weights.values())
 
 
-def decoder_of(folder: Path) -> Decoder:
-    """The shapes of a checkpoint's own autoencoder, else of the released one."""
-    config = folder / "vae" / "config.json"
-    if not config.is_file():
-        return Decoder()
-    weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
-    size = weights.stat().st_size if weights.is_file() else 0
-    return Decoder.of(json.loads(config.read_text(encoding="utf-8")), size // 2)
-
-
 def plan_memory(settings: Settings) -> MemoryKeeper:
     """Decide how the settings' checkpoint will be held here, from its configuration alone.
 
@@ -192,18 +178,15 @@ def plan_memory(settings: Settings) -> MemoryKeeper:
     device = resolve_device("cpu" if preference is Preference.CPU else settings.device)
     folder = resolve_checkpoint(settings.checkpoint, ["*.json"])
     config = read_config(folder)
-    wanted = None if settings.weights is None else Weights(settings.weights)
-    fixed: dict[str, Any] = {}
-    if wanted is not None or stored_weights(folder) is not Weights.FULL:
-        fixed["weights"] = check_stored(folder, wanted)
+    fixed: dict[str, Any] = {**fixed_weights(folder, settings.weights)}
     if settings.dtype != "auto":
-        fixed["precision"] = PRECISIONS[settings.dtype]
+        fixed["precision"] = Precision.named(settings.dtype)
     if settings.offload is not None:
         fixed["offload"] = Offload(settings.offload)
     if settings.vae_tiling != "auto":
         fixed["decode"] = TILINGS[settings.vae_tiling]
     machine = hardware.detect(device)
-    planner = Planner(Model(config), decoder_of(folder), machine, preference, **fixed)
+    planner = Planner(Model(config), Decoder.of_checkpoint(folder), machine, preference, **fixed)
     own = read_profile(folder)["generation"]
     chat = min(CHAT_TOKENS, config.max_position_embeddings)
     answer = planner.plan_or_less(Request(own["num_frames"], own["height"], own["width"], chat))

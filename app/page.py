@@ -9,6 +9,7 @@ import gradio as gr
 
 from app.chat_tab import ChatTab
 from app.engine import Engine
+from app.memory import MemoryKeeper
 from app.storage import Storage
 from app.video_tab import VideoTab
 
@@ -60,18 +61,13 @@ def weights_line(engine: Engine) -> str:
     return f"**{omni.profile['name']}** · {amount} parameters · {dtype} on {omni.device.type} · {omni.profile['knows']}"
 
 
-def memory_line(engine: Engine) -> str:
-    """Weights, cache and free memory, as they are now."""
-    return engine.memory.line() if engine.memory is not None else ""
-
-
-def build_page(engine: Engine, storage: Storage) -> gr.Blocks:
-    """The whole page over one engine."""
+def build_page(engine: Engine, keeper: MemoryKeeper, storage: Storage) -> gr.Blocks:
+    """The whole page over one engine, whose memory ``keeper`` plans."""
     with gr.Blocks(title="HaploOmni", analytics_enabled=False, delete_cache=(3600, 6 * 3600)) as page:
         with gr.Column(elem_id="header"):
             gr.Markdown(f"# HaploOmni\n{DESCRIPTION}")
             gr.Markdown(weights_line(engine), elem_id="weights")
-            memory = gr.Markdown(elem_id="memory", visible=engine.memory is not None)
+            memory = gr.Markdown(elem_id="memory")
         with gr.Tabs():
             with gr.Tab("Chat with images", id="images"):
                 hint = "Upload one or more pictures and ask about them. All earlier pictures stay in the conversation."
@@ -80,9 +76,9 @@ def build_page(engine: Engine, storage: Storage) -> gr.Blocks:
                 hint = "Upload a clip and ask what happens in it. Choose below how many frames and which part to look at."
                 ChatTab(engine, "videos", hint, clip_examples(), clip_settings_open=True)
             with gr.Tab("Text to video", id="video"):
-                video = VideoTab(engine, storage, PROMPTS)
+                video = VideoTab(engine, keeper, storage, PROMPTS)
         refresh: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        page.load(lambda: memory_line(engine), None, memory, **refresh)
-        video.made.then(lambda: memory_line(engine), None, memory, **refresh)
+        page.load(keeper.line, None, memory, **refresh)
+        video.made.then(keeper.line, None, memory, **refresh)
         page.load(video.tell, video.sized, video.told, **refresh)
     return page

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from quantization.modes import Offload, Precision, Preference, Weights
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -45,10 +47,10 @@ _HELP = {
     "max_queue": "waiting jobs before further ones are refused",
 }
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "dtype": ("auto", "float32", "bfloat16", "float16"),
-    "memory": ("auto", "quality", "balanced", "low", "cpu"),
-    "weights": ("full", "int8", "nf4", "nf4-double"),
-    "offload": ("none", "embeddings", "parts", "blocks"),
+    "dtype": ("auto", *(precision.dtype_name for precision in Precision)),
+    "memory": tuple(preference.value for preference in Preference),
+    "weights": tuple(weights.value for weights in Weights),
+    "offload": tuple(offload.value for offload in Offload),
     "vae_tiling": ("auto", "on", "off"),
 }
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")

@@ -15,6 +15,7 @@ import numpy as np
 from app.engine import Engine
 from app.errors import sentence
 from app.jobs import Ended, Progress, State, Waiting
+from app.memory import MemoryKeeper
 from app.preview import TEMPLATE, animated, preview_size, view
 from app.storage import Storage
 from app.words import duration
@@ -29,12 +30,13 @@ class VideoTab:
 
     Args:
         engine: runs the model.
+        keeper: plans its memory.
         storage: where finished clips go.
         prompts: example prompts.
     """
 
-    def __init__(self, engine: Engine, storage: Storage, prompts: list[str]) -> None:
-        self.engine, self.storage = engine, storage
+    def __init__(self, engine: Engine, keeper: MemoryKeeper, storage: Storage, prompts: list[str]) -> None:
+        self.engine, self.keeper, self.storage = engine, keeper, storage
         with gr.Row(equal_height=False, elem_id="video-row"):
             with gr.Column(scale=5, min_width=320, elem_id="video-form"):
                 with gr.Column(elem_id="video-ask"):
@@ -145,10 +147,9 @@ class VideoTab:
 
     def tell(self, frames, height, width, steps, guidance) -> tuple:
         """What a clip of this size will take; when it cannot fit, what can, as a button."""
-        memory = self.engine.memory
-        if memory is None or None in (frames, height, width, steps, guidance):
+        if None in (frames, height, width, steps, guidance):
             return "", gr.Button(visible=False), None
-        forecast = memory.forecast(frames, height, width, steps, guidance)
+        forecast = self.keeper.forecast(frames, height, width, steps, guidance)
         line = f'<p class="{"fits" if forecast.fits else "too-large"}">{escape(forecast.text)}</p>'
         if forecast.change is None:
             return line, gr.Button(visible=False), None
@@ -203,14 +204,12 @@ class VideoTab:
         request = omni.video_request(prompt or "", negative or "", guidance_scale=form["guidance_scale"], **whole)
         limits = omni.profile["generation_limits"]
         request.validate(limits["max_side"], limits["max_frames"])
-        if self.engine.memory is not None:
-            self.engine.memory.prepare(request)
+        self.keeper.prepare(request)
         started = denoised = time.monotonic()
         for item in text_to_video(omni, request):
             if isinstance(item, GeneratedVideo):
-                if self.engine.memory is not None:
-                    step_s = (denoised - started) / request.num_inference_steps
-                    self.engine.memory.learn(request, step_s, time.monotonic() - denoised)
+                step_s = (denoised - started) / request.num_inference_steps
+                self.keeper.learn(request, step_s, time.monotonic() - denoised)
                 suffix = ".png" if len(item.frames) == 1 else ".mp4"
                 yield item.save(self.storage.new_path(suffix)), item
             elif isinstance(item, DenoiseStep):

@@ -51,3 +51,10 @@ def working_device(module: nn.Module) -> torch.device:
     hook = getattr(module, "_hf_hook", None)
     device = getattr(hook, "execution_device", None)
     return torch.device(device) if device is not None else next(module.parameters()).device
+
+
+def empty_cache(device: torch.device) -> None:
+    """Give freed memory back to the driver, where the device keeps it in a cache."""
+    backend = getattr(torch, device.type, None)
+    if device.type != "cpu" and hasattr(backend, "empty_cache"):
+        backend.empty_cache()  # type: ignore[union-attr]

@@ -10,12 +10,14 @@ from typing import Any
 
 from core.config import HaploOmniConfig
 from core.devices import resolve_device
+from core.errors import HaploOmniError
+from core.weights import read_config, resolve_checkpoint
+from quantization.bnb import fixed_weights
 from quantization.errors import QuantizationError
-from quantization.files import find_checkpoint
 from quantization.hardware import detect, imagined_gpu, parse_size
 from quantization.memory import Decoder, Model, Request, costs
-from quantization.modes import Hardware, Offload, Weights
-from quantization.planner import FRAMES, Plan, Planner, Preference, Refusal, gib
+from quantization.modes import Hardware, Offload, Preference, Weights
+from quantization.planner import FRAMES, Plan, Planner, Refusal, gib
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -67,6 +69,20 @@ def machine(options: argparse.Namespace) -> Hardware:
     return imagined_gpu(parse_size(options.gpu), not options.no_bf16, host)
 
 
+def what(options: argparse.Namespace) -> tuple[HaploOmniConfig, Decoder, dict[str, Any]]:
+    """The released 9B or a checkpoint: its configuration, its autoencoder, and what of the mode is not free.
+
+    Raises:
+        HaploOmniError: there is no such checkpoint, or it cannot be held as wanted.
+    """
+    offload = {"offload": Offload(options.offload)} if options.offload else {}
+    if options.checkpoint is None:
+        weights = {"weights": Weights(options.weights)} if options.weights else {}
+        return HaploOmniConfig(), Decoder(), {**weights, **offload}
+    folder = resolve_checkpoint(options.checkpoint, ["*.json"])
+    return read_config(folder), Decoder.of_checkpoint(folder), {**fixed_weights(folder, options.weights), **offload}
+
+
 def table(planner: Planner, best: Plan) -> list[str]:
     """What the best plan takes for every number of frames, for people."""
     lines = ["| frames | chat | denoising | decoding | main memory | fits |", "|---|---|---|---|---|---|"]
@@ -101,18 +117,11 @@ def main(argv: list[str] | None = None) -> int:
     options = build_parser().parse_args(argv)
     try:
         request, hardware = parse_request(options.frames, options.size, options.chat), machine(options)
-        config = HaploOmniConfig() if options.checkpoint is None else None
-        if config is None:
-            config = HaploOmniConfig.from_pretrained(find_checkpoint(options.checkpoint, only_config=True))
-        fixed: dict[str, Any] = {}
-        if options.weights:
-            fixed["weights"] = Weights(options.weights)
-        if options.offload:
-            fixed["offload"] = Offload(options.offload)
-    except (QuantizationError, ValueError) as error:
+        config, decoder, fixed = what(options)
+    except HaploOmniError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 2
-    planner = Planner(Model(config), Decoder(), hardware, Preference(options.memory), **fixed)
+    planner = Planner(Model(config), decoder, hardware, Preference(options.memory), **fixed)
     answer = planner.plan(request)
     if options.json:
         print(json.dumps(as_data(answer, hardware), indent=2))  # noqa: T201

@@ -17,7 +17,6 @@ from quantization.errors import QuantizationError
 from quantization.layout import tensors
 from quantization.modes import Precision, Weights
 
-DTYPES = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16, Precision.FP32: torch.float32}
 OUTLIERS = 6.0  # of int8: activations beyond it are multiplied in full (LLM.int8(), arXiv 2208.07339)
 PACKED_ROWS, PACKED_COLUMNS = 32, 64  # what the CPU's packed 4-bit product can take: multiples of these
 
@@ -47,16 +46,16 @@ def _is_linear(name: str) -> bool:
 
 def quantization_config(config: HaploOmniConfig, weights: Weights, precision: Precision) -> BitsAndBytesConfig | None:
     """What ``from_pretrained`` needs to quantize while it reads; None for full weights."""
-    skip = full_modules(config)
     if weights is Weights.FULL:
         return None
+    skip = full_modules(config)
     if weights is Weights.INT8:
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=OUTLIERS, llm_int8_skip_modules=skip)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=weights is Weights.NF4_DOUBLE,
-        bnb_4bit_compute_dtype=DTYPES[precision],
+        bnb_4bit_compute_dtype=precision.dtype,
         llm_int8_skip_modules=skip,
     )
 
@@ -94,6 +93,16 @@ def check_stored(folder: Path, wanted: Weights | None) -> Weights:
             f"leave --weights out, or use the full checkpoint."
         )
     return stored
+
+
+def fixed_weights(folder: Path, wanted: str | None) -> dict[str, Weights]:
+    """What is not left to the planner: ``{"weights": ...}`` where people want it, or the checkpoint is quantized already.
+
+    Raises:
+        QuantizationError: it is quantized another way than wanted.
+    """
+    held = check_stored(folder, None if wanted is None else Weights(wanted))
+    return {} if wanted is None and held is Weights.FULL else {"weights": held}
 
 
 def settle(model: nn.Module, dtype: torch.dtype, stays_on_cpu: bool) -> None:

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
+from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 from core.config import LATENT_PATCH, SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION, HaploOmniConfig, PartConfig
+from core.weights.resolve import read_json
 from quantization.layout import BLOCK_PARTS
-from quantization.modes import Decode, Guidance, Mode, Offload, Precision, Tile, Weights
+from quantization.modes import BUFFERS, Decode, Guidance, Mode, Offload, Precision, Tile, Weights
 from quantization.weights import weight_bytes
 
 PROMPT_TOKENS = 256  # of a guidance branch, at most
-BUFFERS = 2  # of every shape of block, when blocks are streamed
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,16 @@ class Decoder:
     def of(cls, vae_config: dict[str, Any], numbers: int) -> Decoder:
         """From a diffusers ``vae/config.json`` and the numbers in its weights."""
         return cls(numbers, tuple(vae_config["block_out_channels"]), vae_config["layers_per_block"])
+
+    @classmethod
+    def of_checkpoint(cls, folder: Path) -> Decoder:
+        """A checkpoint's own autoencoder; the released one where it has none, or its weights are not here yet."""
+        config, weights = (folder / "vae" / name for name in ("config.json", "diffusion_pytorch_model.safetensors"))
+        if not (config.is_file() and weights.is_file()):
+            return cls()
+        with safe_open(weights, "pt") as opened:
+            numbers = sum(prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118  (not a dict)
+        return cls.of(read_json(config), numbers)
 
     def numbers_a_pixel(self, latent_frames: int) -> float:
         """Alive at the worst moment of decoding so many latent frames."""

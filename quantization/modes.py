@@ -6,6 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from itertools import product
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Device(Enum):
@@ -22,6 +26,23 @@ class Precision(Enum):
     BF16 = "bf16"
     FP16 = "fp16"
     FP32 = "fp32"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """PyTorch's."""
+        from core.devices import DTYPES  # here, since the program's options need the words alone
+
+        return DTYPES[self.dtype_name]
+
+    @property
+    def dtype_name(self) -> str:
+        """PyTorch's name of it."""
+        return {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[self.value]
+
+    @classmethod
+    def named(cls, dtype_name: str) -> Precision:
+        """The precision of a PyTorch name."""
+        return next(precision for precision in cls if precision.dtype_name == dtype_name)
 
     @property
     def size_bytes(self) -> int:
@@ -42,6 +63,9 @@ class Weights(Enum):
         return self in (Weights.NF4, Weights.NF4_DOUBLE)
 
 
+BUFFERS = 2  # for every shape of block, when blocks are streamed: one that works, one that arrives
+
+
 class Offload(Enum):
     """What leaves the device when it is not needed.
 
@@ -53,6 +77,16 @@ class Offload(Enum):
     EMBEDDINGS = "embeddings"
     PARTS = "parts"
     BLOCKS = "blocks"
+
+
+class Preference(Enum):
+    """The one word: what matters most where not everything fits."""
+
+    AUTO = "auto"
+    QUALITY = "quality"
+    BALANCED = "balanced"
+    LOW = "low"
+    CPU = "cpu"
 
 
 class Decode(Enum):

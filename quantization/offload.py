@@ -11,10 +11,10 @@ from accelerate.hooks import AlignDevicesHook, ModelHook, add_hook_to_module
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
-from quantization.modes import Offload
+from core.devices import empty_cache
+from quantization.modes import BUFFERS, Offload
 
 CPU = torch.device("cpu")
-BUFFERS = 2  # blocks of a kind on the device: one that works, one that arrives
 Place = tuple[Callable[[], Tensor], Callable[[Tensor], Any]]
 
 
@@ -102,13 +102,6 @@ def take_turns(modules: Sequence[nn.Module], device: torch.device) -> None:
     for module, tenant in zip(modules, tenants, strict=True):
         tenant.others = [other for other in tenants if other is not tenant]
         add_hook_to_module(module, tenant)
-
-
-def empty_cache(device: torch.device) -> None:
-    """Give freed memory back to the driver, where the device has such a cache."""
-    backend = getattr(torch, device.type, None)
-    if device.type != "cpu" and backend is not None and hasattr(backend, "empty_cache"):
-        backend.empty_cache()
 
 
 # -- blocks, one after the other

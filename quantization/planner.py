@@ -8,23 +8,25 @@ from enum import Enum
 from typing import Any
 
 from quantization.memory import Costs, Decoder, Model, Request, costs
-from quantization.modes import Decode, Device, Guidance, Hardware, Mode, Offload, Precision, Weights, legal_modes, objections
+from quantization.modes import (
+    Decode,
+    Device,
+    Guidance,
+    Hardware,
+    Mode,
+    Offload,
+    Precision,
+    Preference,
+    Weights,
+    legal_modes,
+    objections,
+)
 
 ROOM = 0.06  # of the whole: allocator fragments and kernels' work space
 CONTEXT_BYTES = 500 * 2**20  # a CUDA process before its first tensor
 FRAMES = (49, 41, 33, 25, 17, 9, 1)
 SHRINK = (1.0, 0.75, 0.5, 0.25)
 SHORT_CHAT = 1024  # tokens
-
-
-class Preference(Enum):
-    """The one word: what matters most where not everything fits."""
-
-    AUTO = "auto"
-    QUALITY = "quality"
-    BALANCED = "balanced"
-    LOW = "low"
-    CPU = "cpu"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from accelerate.hooks import remove_hook_from_module
 
-from quantization.bnb import DTYPES, settle
+from quantization.bnb import settle
 from quantization.modes import Decode, Device, Mode, Offload, Weights
 from quantization.offload import apply_offload
 
@@ -18,7 +18,7 @@ CHANGEABLE = {"decode": {"decode", "tile"}, "denoise": {"guidance", "mlp_piece"}
 def place(mode: Mode, model: Any, vae: Any, device: torch.device) -> None:
     """Bring a freshly loaded model and autoencoder into a mode."""
     if mode.weights is not Weights.FULL:
-        settle(model, DTYPES[mode.precision], stays_on_cpu=device.type == "cpu")
+        settle(model, mode.precision.dtype, stays_on_cpu=device.type == "cpu")
     apply_offload(model, vae, device, mode.offload, vae_on_cpu=mode.decode is Decode.CPU)
     run_as(mode, model, vae)
 

@@ -18,9 +18,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from core.config import HaploOmniConfig
-from quantization.bnb import DTYPES
+from core.errors import HaploOmniError
+from core.weights import bundled_checkpoint, read_config, resolve_checkpoint
+from core.weights.resolve import read_json
 from quantization.errors import QuantizationError
-from quantization.files import BUNDLED, SHARD_BYTES, ShardWriter, copy_companions, find_checkpoint, read_json
+from quantization.files import SHARD_BYTES, ShardWriter, copy_companions
 from quantization.layout import TensorSpec, tensors
 from quantization.modes import Precision, Weights
 from quantization.weights import number_of_weights, weight_bytes
@@ -61,20 +63,21 @@ def synthesize(
         if not force:
             raise QuantizationError(f"{target} exists and is not empty; name another folder, or add --force.")
         shutil.rmtree(target)
+    bundled = bundled_checkpoint()
     for key in WORDS:
-        setattr(config, key, read_json(BUNDLED / "config.json")[key])
+        setattr(config, key, read_json(bundled / "config.json")[key])
     writer = ShardWriter(target, shard_bytes)
-    copy_companions(BUNDLED, target)
+    copy_companions(bundled, target)
     _fit_processors(target, config)
     if released_vae:
         shutil.rmtree(target / "vae")
         (target / "preview.json").unlink(missing_ok=True)
         torch.manual_seed(seed)
-        AutoencoderKLCogVideoX(sample_height=480, sample_width=720).to(DTYPES[precision]).save_pretrained(target / "vae")
+        AutoencoderKLCogVideoX(sample_height=480, sample_width=720).to(precision.dtype).save_pretrained(target / "vae")
     every = list(tensors(config))
     for spec in tqdm(every, desc="random weights", unit="tensor"):
-        writer.add(spec.name, random_tensor(spec, seed, config.initializer_range, DTYPES[precision]))
-    stored = config.to_dict() | {"dtype": str(DTYPES[precision]).removeprefix("torch.")}
+        writer.add(spec.name, random_tensor(spec, seed, config.initializer_range, precision.dtype))
+    stored = config.to_dict() | {"dtype": str(precision.dtype).removeprefix("torch.")}
     writer.finish(json.loads(json.dumps(stored | {"architectures": ["HaploOmniForConditionalGeneration"]}, default=str)))
     return target
 
@@ -128,14 +131,14 @@ def main(argv: list[str] | None = None) -> int:
         if free < wanted * 1.02:
             raise QuantizationError("There is too little room; name another disk with --out.")
         synthesize(options.out, config, options.seed, precision, options.force, released_vae=options.config is None)
-    except QuantizationError as error:
+    except HaploOmniError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 2
     return 0
 
 
 def _config_of(name: str) -> HaploOmniConfig:
-    config = HaploOmniConfig.from_pretrained(find_checkpoint(name, only_config=True))
+    config = read_config(resolve_checkpoint(name, ["config.json"]))
     if getattr(config, "quantization_config", None) is not None:
         raise QuantizationError(f"{name} is quantized; name a full checkpoint.")
     return config

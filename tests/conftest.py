@@ -88,11 +88,11 @@ def served(bundled, tmp_path_factory):
     from app.settings import Settings
     from app.storage import Storage
 
-    memory = plan_memory(Settings(dtype="float32", device="cpu"))
-    memory.attach(bundled)
-    engine = Engine(bundled, memory=memory)
+    keeper = plan_memory(Settings(dtype="float32", device="cpu"))
+    keeper.attach(bundled)
+    engine = Engine(bundled)
     storage = Storage(str(tmp_path_factory.mktemp("outputs")))
-    page = serve(engine, storage, Settings(), 0)
+    page = serve(engine, keeper, storage, Settings(), 0)
     yield page.local_url, engine
     page.close(verbose=False)
     engine.close()

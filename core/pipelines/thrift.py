@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from core.devices import empty_cache
 from core.errors import ShortMemoryError
 
 if TYPE_CHECKING:
@@ -45,18 +46,10 @@ def with_relief(omni: HaploOmni, work: Work, attempt: Callable[..., T], *given: 
             if not is_out_of_memory(error):
                 raise
         # outside the handler, so that the failed attempt's tensors are gone with its traceback
-        release(omni.device)
+        empty_cache(omni.device)
         change = omni.relieve(work) if omni.relieve is not None else None
         if change is None:
             raise ShortMemoryError(
                 f"The memory ran out while {work.value}; choose a smaller size, fewer frames or a shorter conversation."
             )
         logger.warning("memory ran out while %s; going on with %s", work.value, change)
-
-
-def release(device: torch.device) -> None:
-    """Give freed memory back to the driver, where the device keeps it in a cache."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()

@@ -11,13 +11,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from app.memory import plan_memory
+from app.settings import Settings
 from core.config import HaploOmniConfig
+from core.errors import CheckpointError
 from core.model.modeling import HaploOmniForConditionalGeneration
 from quantization import export as exporting
+from quantization.__main__ import main as plan
 from quantization.bnb import check_stored, full_modules, quantization_config, settle, stored_weights
 from quantization.errors import QuantizationError
 from quantization.export import export, main
-from quantization.files import INDEX, UNFINISHED, find_checkpoint
+from quantization.files import INDEX, UNFINISHED
 from quantization.modes import Precision, Weights
 from quantization.synthesize import synthesize
 
@@ -114,7 +118,7 @@ def test_what_cannot_be_exported(exported, tmp_path, capsys, monkeypatch):
     shutil.copytree(BUNDLED, cut)
     (cut / "model.safetensors").write_bytes((BUNDLED / "model.safetensors").read_bytes()[:-5])
     assert main(["--checkpoint", str(cut), "--out", str(tmp_path / "b")]) == 2
-    assert "cut short" in capsys.readouterr().err
+    assert "copy it again" in capsys.readouterr().err
     monkeypatch.setattr(exporting, "is_available", lambda _: False)
     assert main(["--out", str(tmp_path / "c")]) == 2
     assert "pip install bitsandbytes" in capsys.readouterr().err
@@ -122,7 +126,7 @@ def test_what_cannot_be_exported(exported, tmp_path, capsys, monkeypatch):
     assert "no checkpoint folder" in capsys.readouterr().err
 
 
-def test_a_half_written_export_is_never_taken_for_a_whole_one(tmp_path, monkeypatch):
+def test_a_half_written_export_is_never_taken_for_a_whole_one(tmp_path, monkeypatch, capsys):
     def fail(*_, **__):
         raise KeyboardInterrupt
 
@@ -130,11 +134,16 @@ def test_a_half_written_export_is_never_taken_for_a_whole_one(tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         export(BUNDLED, tmp_path / "half", Weights.NF4)
     assert (tmp_path / "half" / UNFINISHED).exists()
-    with pytest.raises(QuantizationError, match="half-written"):
-        find_checkpoint(str(tmp_path / "half"))
+    with pytest.raises(CheckpointError, match="half-written"):
+        plan_memory(Settings(checkpoint=str(tmp_path / "half"), device="cpu"))
+    assert plan(["plan", "--checkpoint", str(tmp_path / "half")]) == 2
+    assert "half-written" in capsys.readouterr().err
     monkeypatch.undo()
     export(BUNDLED, tmp_path / "half", Weights.NF4, force=True)
-    assert find_checkpoint(str(tmp_path / "half")) == tmp_path / "half"
+    assert plan_memory(Settings(checkpoint=str(tmp_path / "half"), device="cpu")).mode.weights is Weights.NF4
+    assert plan(["plan", "--checkpoint", str(tmp_path / "half"), "--json", "--frames", "9", "--size", "64x64"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["mode"]["weights"] == "nf4" and said["bytes"]["decode"] < 2**28, "its own weights and autoencoder count"
 
 
 def test_a_checkpoint_quantized_another_way(exported, tmp_path):
