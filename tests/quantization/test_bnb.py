@@ -24,6 +24,7 @@ from quantization.export import export, main
 from quantization.files import INDEX, UNFINISHED
 from quantization.modes import Precision, Weights
 from quantization.synthesize import synthesize
+from quantization.weights import weight_bytes
 
 BUNDLED = Path(__file__).resolve().parents[2] / "examples" / "checkpoints" / "haploomni-tiny"
 QUANTIZED = (Weights.INT8, Weights.NF4, Weights.NF4_DOUBLE)
@@ -67,6 +68,17 @@ def test_exactly_the_matrices_of_the_blocks_are_quantized(weights):
     assert small == {f"model.layers.{i}.{name}" for i in range(len(model.model.layers)) for name in matrices}
     assert full == set(full_modules(model.config))
     assert {"lm_head", "proj_out", "v2t_projector", "temb_token", "model.pre_connector.affine"} <= full
+
+
+@pytest.mark.parametrize("weights", QUANTIZED, ids=lambda w: w.value)
+def test_predicted_bytes_are_those_of_real_layers(weights):
+    model = quantized(weights)
+    held = 0
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        scales = state.as_dict(packed=False).values() if state is not None else [getattr(parameter, "SCB", None)]
+        held += sum(one.numel() * one.element_size() for one in (parameter.data, *scales) if isinstance(one, torch.Tensor))
+    assert held == pytest.approx(sum(weight_bytes(model.config, weights, BF16).values()), rel=0.005)
 
 
 @pytest.mark.parametrize("weights", QUANTIZED, ids=lambda w: w.value)
