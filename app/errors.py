@@ -6,6 +6,7 @@ import logging
 
 from core.errors import HaploOmniError
 from core.pipelines.thrift import is_out_of_memory
+from quantization.errors import QuantizationError
 
 logger = logging.getLogger(__name__)
 
@@ -16,7 +17,7 @@ class BusyError(HaploOmniError):
 
 def sentence(error: BaseException) -> str:
     """One clear sentence; what nobody expected goes to the log in full and to the page without details."""
-    if isinstance(error, HaploOmniError):
+    if isinstance(error, (HaploOmniError, QuantizationError)):
         return str(error)
     if is_out_of_memory(error):
         logger.error("out of memory", exc_info=error)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from app.settings import Settings
 from core.errors import HaploOmniError
+from quantization.errors import QuantizationError
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -35,7 +36,7 @@ def run(settings: Settings) -> int:
     try:
         port = choose_port(settings.host, settings.port)
         engine, keeper = load_engine(settings)
-    except HaploOmniError as error:
+    except (HaploOmniError, QuantizationError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 2
     from app.storage import Storage
@@ -80,7 +81,7 @@ def load_engine(settings: Settings) -> tuple[Engine, MemoryKeeper]:
     """Plan the memory, load the one model and put it behind an engine.
 
     Raises:
-        HaploOmniError: it cannot be loaded, or not so; one sentence.
+        HaploOmniError, QuantizationError: it cannot be loaded, or not so; one sentence.
     """
     from app.engine import Engine
     from app.memory import plan_memory

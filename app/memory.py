@@ -16,7 +16,7 @@ from core.weights import Holding, read_config, read_profile, resolve_checkpoint
 from quantization import hardware, running
 from quantization.bnb import fixed_weights, quantization_config, stored_weights
 from quantization.errors import QuantizationError
-from quantization.files import export_record
+from quantization.files import check_finished, export_record
 from quantization.memory import Costs, Decoder, Model, Request
 from quantization.modes import Decode, Device, Mode, Offload, Precision, Preference, Weights
 from quantization.planner import Plan, Planner, Refusal, gib
@@ -177,6 +177,7 @@ def plan_memory(settings: Settings) -> MemoryKeeper:
         raise QuantizationError(f"--memory cpu and --device {settings.device} contradict each other; leave one of them out.")
     device = resolve_device("cpu" if preference is Preference.CPU else settings.device)
     folder = resolve_checkpoint(settings.checkpoint, ["*.json"])
+    check_finished(folder)
     config = read_config(folder)
     fixed: dict[str, Any] = {**fixed_weights(folder, settings.weights)}
     if settings.dtype != "auto":

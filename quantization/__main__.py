@@ -10,10 +10,9 @@ from typing import Any
 
 from core.config import HaploOmniConfig
 from core.devices import resolve_device
-from core.errors import HaploOmniError
-from core.weights import read_config, resolve_checkpoint
 from quantization.bnb import fixed_weights
 from quantization.errors import QuantizationError
+from quantization.files import find_checkpoint
 from quantization.hardware import detect, imagined_gpu, parse_size
 from quantization.memory import Decoder, Model, Request, costs
 from quantization.modes import Hardware, Offload, Preference, Weights
@@ -73,14 +72,19 @@ def what(options: argparse.Namespace) -> tuple[HaploOmniConfig, Decoder, dict[st
     """The released 9B or a checkpoint: its configuration, its autoencoder, and what of the mode is not free.
 
     Raises:
-        HaploOmniError: there is no such checkpoint, or it cannot be held as wanted.
+        QuantizationError: there is no such checkpoint, or it cannot be held as wanted.
+        ValueError: its configuration describes no possible model.
     """
     offload = {"offload": Offload(options.offload)} if options.offload else {}
     if options.checkpoint is None:
         weights = {"weights": Weights(options.weights)} if options.weights else {}
         return HaploOmniConfig(), Decoder(), {**weights, **offload}
-    folder = resolve_checkpoint(options.checkpoint, ["*.json"])
-    return read_config(folder), Decoder.of_checkpoint(folder), {**fixed_weights(folder, options.weights), **offload}
+    folder = find_checkpoint(options.checkpoint, only_config=True)
+    return (
+        HaploOmniConfig.from_pretrained(folder),
+        Decoder.of_checkpoint(folder),
+        {**fixed_weights(folder, options.weights), **offload},
+    )
 
 
 def table(planner: Planner, best: Plan) -> list[str]:
@@ -118,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         request, hardware = parse_request(options.frames, options.size, options.chat), machine(options)
         config, decoder, fixed = what(options)
-    except HaploOmniError as error:
+    except (QuantizationError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 2
     planner = Planner(Model(config), decoder, hardware, Preference(options.memory), **fixed)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from core.errors import HaploOmniError
 
-
-class QuantizationError(HaploOmniError, ValueError):
-    """Something that cannot be done here."""
+class QuantizationError(ValueError):
+    """Something that cannot be done here; the message is one sentence for a person: what is wrong, what to do."""

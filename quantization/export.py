@@ -14,12 +14,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from core.errors import HaploOmniError
-from core.weights import read_config, resolve_checkpoint
-from core.weights.resolve import read_json, weight_files
+from core.config import HaploOmniConfig
 from quantization.bnb import is_available, quantization_config, stored_weights
 from quantization.errors import QuantizationError
-from quantization.files import RECORD, ShardWriter, copy_companions, read_tensors, tensor_names
+from quantization.files import (
+    RECORD,
+    ShardWriter,
+    copy_companions,
+    find_checkpoint,
+    read_json,
+    read_tensors,
+    tensor_names,
+    weight_files,
+)
 from quantization.layout import tensors
 from quantization.modes import Precision, Weights
 from quantization.weights import weight_bytes
@@ -46,21 +53,19 @@ def export(source: Path, target: Path, weights: Weights, precision: Precision = 
     """Write a quantized copy of the checkpoint ``source``; at no time more than a shard of it is in memory.
 
     Raises:
-        CheckpointError: the source is damaged or half-written.
-        QuantizationError: it is quantized already, the target exists, or there is too little disk.
+        QuantizationError: the source is quantized already or damaged, the target exists, or there is too little disk.
     """
     if weights is Weights.FULL:
         raise QuantizationError("A full copy needs no export; choose int8, nf4 or nf4-double.")
     if not is_available("cpu"):
         raise QuantizationError("Quantizing needs the package bitsandbytes; install it with pip install bitsandbytes.")
-    config = read_config(source)
     if stored_weights(source) is not Weights.FULL:
         raise QuantizationError(f"{source} is quantized already; export from the full checkpoint.")
     if target.exists() and any(target.iterdir()):
         if not force:
             raise QuantizationError(f"{target} exists and is not empty; name another folder, or add --force.")
         shutil.rmtree(target)
-    files = weight_files(source)
+    files, config = weight_files(source), HaploOmniConfig.from_pretrained(source)
     names = tensor_names(files)
     _check_disk(target, sum(weight_bytes(config, weights, precision).values()))
     matrices = {tensor.name for tensor in tensors(config) if tensor.quantizable}
@@ -115,9 +120,9 @@ def main(argv: list[str] | None = None) -> int:
     options = build_parser().parse_args(argv)
     started = time.monotonic()
     try:
-        source = resolve_checkpoint(options.checkpoint)
+        source = find_checkpoint(options.checkpoint)
         made = export(source, options.out, Weights(options.weights), Precision(options.dtype), options.force)
-    except HaploOmniError as error:
+    except QuantizationError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 2
     size = sum(file.stat().st_size for file in made.glob("*.safetensors"))

@@ -3,32 +3,100 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from core.weights.resolve import UNFINISHED, read_json, verify_safetensors
+from quantization.errors import QuantizationError
 
 INDEX = "model.safetensors.index.json"
 RECORD = "export.json"  # what an export says about itself
+UNFINISHED = "UNFINISHED"  # stands in a folder while it is being written
 SHARD_BYTES = 2 * 2**30
+BUNDLED = Path(__file__).resolve().parents[1] / "examples" / "checkpoints" / "haploomni-tiny"
+_HUB_ID = re.compile(r"[\w][\w.-]*/[\w.-]+")
+
+
+def find_checkpoint(name: str | None, only_config: bool = False) -> Path:
+    """The folder of a checkpoint: None is the bundled one, a folder itself; a hub id is downloaded.
+
+    Args:
+        only_config: nothing but its configuration is wanted.
+
+    Raises:
+        QuantizationError: there is none, or it is half-written.
+    """
+    folder = BUNDLED if name is None else Path(name).expanduser()
+    if not folder.is_dir() and name is not None and _HUB_ID.fullmatch(name):
+        from huggingface_hub import snapshot_download
+
+        wanted = ["*.json"] if only_config else ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+        try:
+            folder = Path(snapshot_download(name, allow_patterns=wanted))
+        except Exception as error:
+            raise QuantizationError(
+                f"'{name}' is no local folder and could not be downloaded ({type(error).__name__}); check name and network."
+            ) from error
+    check_finished(folder)
+    if not (folder / "config.json").is_file():
+        raise QuantizationError(f"'{name}' is no checkpoint folder with a config.json; name one, or a hub id owner/name.")
+    return folder
+
+
+def check_finished(folder: Path) -> None:
+    """Raises QuantizationError when a folder is half-written."""
+    if (folder / UNFINISHED).exists():
+        raise QuantizationError(f"{folder} is half-written; write it again from the full checkpoint.")
+
+
+def read_json(file: Path) -> dict:
+    """A JSON object.
+
+    Raises:
+        QuantizationError: it is none.
+    """
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise QuantizationError(f"{file} is not valid JSON; copy or download it again.")
+    return value
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint.
+
+    Raises:
+        QuantizationError: one is missing.
+    """
+    names = ["model.safetensors"]
+    if (folder / INDEX).is_file():
+        names = sorted(set(read_json(folder / INDEX).get("weight_map", {}).values()))
+    for name in names or ["model.safetensors"]:
+        if not (folder / name).is_file():
+            raise QuantizationError(f"{folder} has no {name}; copy or download it again.")
+    return [folder / name for name in names]
 
 
 def tensor_names(files: list[Path]) -> list[str]:
     """Names of all tensors in weight files.
 
     Raises:
-        CheckpointError: a file is cut or foreign.
+        QuantizationError: a file is cut or foreign.
     """
     names: list[str] = []
     for file in files:
-        verify_safetensors(file)
-        with safe_open(file, "pt") as opened:
-            names += list(opened.keys())
+        try:
+            with safe_open(file, "pt") as opened:
+                names += list(opened.keys())
+        except SafetensorError:
+            raise QuantizationError(f"{file} is cut short or is no safetensors file; copy or download it again.") from None
     return names
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import safe_open
 
 from core.config import LATENT_PATCH, SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION, HaploOmniConfig, PartConfig
-from core.weights.resolve import read_json
+from quantization.files import read_json
 from quantization.layout import BLOCK_PARTS
 from quantization.modes import BUFFERS, Decode, Guidance, Mode, Offload, Precision, Tile, Weights
 from quantization.weights import weight_bytes

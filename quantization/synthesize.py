@@ -18,11 +18,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from core.config import HaploOmniConfig
-from core.errors import HaploOmniError
-from core.weights import bundled_checkpoint, read_config, resolve_checkpoint
-from core.weights.resolve import read_json
 from quantization.errors import QuantizationError
-from quantization.files import SHARD_BYTES, ShardWriter, copy_companions
+from quantization.files import BUNDLED, SHARD_BYTES, ShardWriter, copy_companions, find_checkpoint, read_json
 from quantization.layout import TensorSpec, tensors
 from quantization.modes import Precision, Weights
 from quantization.weights import number_of_weights, weight_bytes
@@ -63,11 +60,10 @@ def synthesize(
         if not force:
             raise QuantizationError(f"{target} exists and is not empty; name another folder, or add --force.")
         shutil.rmtree(target)
-    bundled = bundled_checkpoint()
     for key in WORDS:
-        setattr(config, key, read_json(bundled / "config.json")[key])
+        setattr(config, key, read_json(BUNDLED / "config.json")[key])
     writer = ShardWriter(target, shard_bytes)
-    copy_companions(bundled, target)
+    copy_companions(BUNDLED, target)
     _fit_processors(target, config)
     if released_vae:
         shutil.rmtree(target / "vae")
@@ -131,14 +127,14 @@ def main(argv: list[str] | None = None) -> int:
         if free < wanted * 1.02:
             raise QuantizationError("There is too little room; name another disk with --out.")
         synthesize(options.out, config, options.seed, precision, options.force, released_vae=options.config is None)
-    except HaploOmniError as error:
+    except QuantizationError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 2
     return 0
 
 
 def _config_of(name: str) -> HaploOmniConfig:
-    config = read_config(resolve_checkpoint(name, ["config.json"]))
+    config = HaploOmniConfig.from_pretrained(find_checkpoint(name, only_config=True))
     if getattr(config, "quantization_config", None) is not None:
         raise QuantizationError(f"{name} is quantized; name a full checkpoint.")
     return config

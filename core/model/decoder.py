@@ -59,25 +59,26 @@ class HaploOmniModel(nn.Module):
         """[B, S, pre width] and position ids [B, S] -> last decoder states [B, S, post width]."""
         first, second = self.pre.num_hidden_layers, self.pre.num_hidden_layers + self.base.num_hidden_layers
         hidden = self.pre_connector(self.encode(embeds, position_ids, context))
-        hidden = self._run(self.layers[first:second], self.base, hidden, position_ids, context)
+        hidden = self.run(self.layers[first:second], self.base, hidden, position_ids, context)
         return self.decode(self.post_connector(self.norm(hidden)), position_ids, context)
 
     def encode(self, embeds: Tensor, position_ids: Tensor, context: AttentionContext) -> Tensor:
         """The pre-decoder alone: [B, S, pre width] -> [B, S, pre width]."""
         layers = self.layers[: self.pre.num_hidden_layers]
-        return self._run(layers, self.pre, self.pre_norm(embeds), position_ids, context)
+        return self.run(layers, self.pre, self.pre_norm(embeds), position_ids, context)
 
     def decode(self, hidden: Tensor, position_ids: Tensor, context: AttentionContext) -> Tensor:
         """The post-decoder alone: [B, S, post width] -> [B, S, post width]."""
-        return self._run(self.layers[-self.post.num_hidden_layers :], self.post, hidden, position_ids, context)
+        return self.run(self.layers[-self.post.num_hidden_layers :], self.post, hidden, position_ids, context)
 
     def answer_states(self, hidden: Tensor) -> Tensor:
         """Last decoder states -> what lm_head reads: [B, S, base width]."""
         return self.post_linear(self.post_norm(hidden)) * self.post_scale.to(hidden.dtype)
 
-    def _run(
+    def run(
         self, layers: nn.ModuleList, part: PartConfig, hidden: Tensor, position_ids: Tensor, context: AttentionContext
     ) -> Tensor:
+        """Some blocks of a part, one after the other: [B, S, D] -> [B, S, D] at the part's width."""
         rotary = None
         if part.use_pe:
             own = part if part.attention_rope else self.base

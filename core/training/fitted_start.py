@@ -99,7 +99,7 @@ class _Stream:
         first, second = first_blocks(self.core)
         part = self.core.pre if block < first else self.core.base if block < second else self.core.post
         for batch in self.batches:
-            yield self.core._run(self.core.layers[block : block + 1], part, batch.hidden, batch.position_ids, batch.context)
+            yield self.core.run(self.core.layers[block : block + 1], part, batch.hidden, batch.position_ids, batch.context)
 
 
 def _embedded(model: HaploOmniForConditionalGeneration, scheduler: Any, batch: TalkBatch | NoiseBatch) -> _Tokens:

@@ -11,7 +11,6 @@ from core.errors import CheckpointError
 
 RELEASED = "EasonXiao-888/HaploOmni"
 RELEASED_VAE = "THUDM/CogVideoX-2b"
-UNFINISHED = "UNFINISHED"  # stands in a folder while a checkpoint is being written
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 _NEEDED = (
@@ -65,7 +64,7 @@ def verify_checkpoint(folder: Path) -> None:
         file = folder / name
         if not file.is_file():
             raise CheckpointError(f"The checkpoint {folder} has no {name}; copy or download it again.")
-        read_json(file)
+        _read_json(file)
     verify_config(folder)
     for shard in weight_files(folder):
         verify_safetensors(shard)
@@ -75,14 +74,12 @@ def verify_config(folder: Path) -> None:
     """Check that ``config.json`` is that of a HaploOmni.
 
     Raises:
-        CheckpointError: it is missing, damaged or foreign, or the folder is half-written.
+        CheckpointError: it is missing, damaged or foreign.
     """
-    if (folder / UNFINISHED).exists():
-        raise CheckpointError(f"{folder} is half-written; write it again from the full checkpoint.")
     file = folder / "config.json"
     if not file.is_file():
         raise CheckpointError(f"The checkpoint {folder} has no config.json; copy or download it again.")
-    if read_json(file).get("model_type") != "HaploOmni":
+    if _read_json(file).get("model_type") != "HaploOmni":
         raise CheckpointError(f"{file} does not describe a HaploOmni model.")
 
 
@@ -94,7 +91,7 @@ def weight_files(folder: Path) -> list[Path]:
     """
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(read_json(index).get("weight_map", {}).values()))
+        names = sorted(set(_read_json(index).get("weight_map", {}).values()))
         missing = [name for name in names if not (folder / name).is_file()]
         if missing or not names:
             raise CheckpointError(f"{index} names {missing[0] if missing else 'no weights'}, which is not in the folder.")
@@ -125,12 +122,7 @@ def verify_safetensors(file: Path) -> None:
         raise CheckpointError(f"{file} has {size_bytes} bytes but its header describes {8 + length + end}; copy it again.")
 
 
-def read_json(file: Path) -> dict:
-    """A JSON object.
-
-    Raises:
-        CheckpointError: it is none.
-    """
+def _read_json(file: Path) -> dict:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
