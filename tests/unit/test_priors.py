@@ -75,7 +75,7 @@ def test_base_part_is_the_qwen2_decoder(priors, built):
     embeds, places = torch.randn(2, 7, 48), torch.arange(7).expand(2, -1)
     expected = language.model(inputs_embeds=embeds).last_hidden_state
     layers = core.layers[core.pre.num_hidden_layers :][: core.base.num_hidden_layers]
-    found = core.norm(core._run(layers, core.base, embeds, places, FullAttention(causal=True)))
+    found = core.norm(core.run(layers, core.base, embeds, places, FullAttention(causal=True)))
     assert torch.allclose(found, expected, atol=1e-4) and expected.std() > 0.1
     assert torch.equal(built.lm_head.weight, language.lm_head.weight)
 
@@ -109,7 +109,7 @@ def test_post_part_is_cogvideox_at_the_frozen_time(activation, priors):
     for block in video.transformer_blocks:
         drawn, read = block(drawn, read, time)
     places = torch.arange(17)[None]
-    found = core._run(layers, core.post, torch.cat([text, noise], dim=1), places, FullAttention())
+    found = core.run(layers, core.post, torch.cat([text, noise], dim=1), places, FullAttention())
     assert torch.allclose(found[:, 5:], drawn, atol=1e-4) and torch.allclose(found[:, :5], read, atol=1e-4)
     expected = video.proj_out(video.norm_out(video.norm_final(drawn), temb=time))
     assert torch.allclose(model.proj_out(model.norm_out(model.norm_final(found[:, 5:]), temb=time)), expected, atol=1e-4)
