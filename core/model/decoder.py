@@ -57,15 +57,18 @@ class HaploOmniModel(nn.Module):
 
     def forward(self, embeds: Tensor, position_ids: Tensor, context: AttentionContext) -> Tensor:
         """[B, S, pre width] and position ids [B, S] -> last decoder states [B, S, post width]."""
-        first, second = self.pre.num_hidden_layers, self.pre.num_hidden_layers + self.base.num_hidden_layers
-        hidden = self.pre_connector(self.encode(embeds, position_ids, context))
-        hidden = self.run(self.layers[first:second], self.base, hidden, position_ids, context)
-        return self.decode(self.post_connector(self.norm(hidden)), position_ids, context)
+        return self.finish(self.encode(embeds, position_ids, context), position_ids, context)
 
     def encode(self, embeds: Tensor, position_ids: Tensor, context: AttentionContext) -> Tensor:
         """The pre-decoder alone: [B, S, pre width] -> [B, S, pre width]."""
         layers = self.layers[: self.pre.num_hidden_layers]
         return self.run(layers, self.pre, self.pre_norm(embeds), position_ids, context)
+
+    def finish(self, encoded: Tensor, position_ids: Tensor, context: AttentionContext) -> Tensor:
+        """Everything behind the pre-decoder: [B, S, pre width] -> [B, S, post width]."""
+        first, second = self.pre.num_hidden_layers, self.pre.num_hidden_layers + self.base.num_hidden_layers
+        hidden = self.run(self.layers[first:second], self.base, self.pre_connector(encoded), position_ids, context)
+        return self.decode(self.post_connector(self.norm(hidden)), position_ids, context)
 
     def decode(self, hidden: Tensor, position_ids: Tensor, context: AttentionContext) -> Tensor:
         """The post-decoder alone: [B, S, post width] -> [B, S, post width]."""

@@ -25,7 +25,7 @@ from core.model.modeling import HaploOmniForConditionalGeneration
 from core.training.command import run_command
 from core.training.course import Course, Lengths, assemble
 from core.training.stage_task import StageTask
-from core.training.stages import Norms, Stage, scaled, tiny
+from core.training.stages import Loss, Norms, Stage, scaled, tiny, unguided
 from core.training.trainer import Share
 
 PLAIN_CONNECTOR = {"use_pre_norm": False, "use_affine_bias": True}
@@ -122,7 +122,7 @@ class ArmCourse(Course):
 def stage_flops(course: Course, stage: Stage) -> float:
     """Floating-point operations of one step of a stage, forward and backward."""
     model = assemble(course.teachers, course.tokenizer)
-    task = StageTask(model, stage, course.data, course.teachers if stage.warmup else None)
+    task = StageTask(model, stage, course.data, course.teachers if Loss.DISTILLATION in stage.losses else None)
     with FlopCounterMode(display=False) as counter:
         sum(task(task.draw(Share(0))).values()).backward()  # type: ignore[union-attr]
     return float(counter.get_total_flops())
@@ -152,8 +152,9 @@ def curve(course: Course, flops: dict[str, float]) -> list[dict[str, float]]:
 
 
 def whole_way() -> tuple[Stage, ...]:
-    """The small preset's stages at the comparisons' lengths."""
-    return tuple(replace(stage, plan=replace(stage.plan, steps=steps)) for stage, steps in zip(tiny(), WAY, strict=True))
+    """The small preset's stages at the comparisons' lengths, with no teachers after stage 1."""
+    stages = zip(unguided(tiny()), WAY, strict=True)
+    return tuple(replace(stage, plan=replace(stage.plan, steps=steps)) for stage, steps in stages)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -168,7 +168,7 @@ def draw_picture(rng: random.Random, held_out: bool = False) -> tuple[Scene, np.
     if rng.random() < 0.4:
         short = rng.randint(NARROWEST, TILE)
         height, width = (short, TILE) if rng.random() < 0.5 else (TILE, short)
-    count = rng.choice((1, 1, 1, 1, 1, 2, 2, 2, 3, 4))
+    count = rng.choice((1, 1, 1, 1, 2, 2, 2, 2, 3, 4))
     motion, aspect = rng.choice(PICTURE_MOTIONS), aspect_of(height, width)
     scene = sample_scene(rng, count, held_out, motion, aspect=aspect, clip=False)
     return scene, photograph(render(scene, height, width), rng), (height, width)

@@ -30,7 +30,7 @@ from core.training.language import LanguagePrior
 from core.training.latents import CLIPS, STILLS, ClipShape, LatentClips, encode_clips
 from core.training.prescaling import measure_amplitudes, prescale, wanted_amplitudes
 from core.training.stage_task import Data, SceneTalks, StageTask, Teachers
-from core.training.stages import NAMES, Norms, Record, Source, Stage
+from core.training.stages import NAMES, Loss, Norms, Record, Source, Stage
 from core.training.studio import Studio, scene_prompts, scene_talks
 from core.training.tokenizer import build_tokenizer
 from core.training.trainer import Optimizer, Plan, SavedTask, Share, fit, is_sharded, join_processes
@@ -262,7 +262,7 @@ class Course:
         """One stage, from another's (or the assembly's) weights."""
         folder = self.out / stage.name
         model = self.load(started_from)
-        teachers = self.teachers if stage.warmup else None
+        teachers = self.teachers if Loss.DISTILLATION in stage.losses else None
         task = StageTask(model, stage, self.data, teachers, self.seed, self.norms, self.studio)
         record = Record(
             stage.name,

@@ -63,18 +63,35 @@ def answer_logits(
     model: HaploOmniForConditionalGeneration, batch: TalkBatch, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Logits [K, V] of the answers' tokens, their labels [K], and where they are predicted [B, S - 1]."""
-    core = model.model
     embeds, _ = text_embeds(model, batch, device)
-    hidden = core(embeds, batch.position_ids.to(device), _context(batch.mask, device))
-    labels = batch.labels.to(device)[:, 1:]
+    hidden = model.model(embeds, batch.position_ids.to(device), _context(batch.mask, device))
+    return _read_answers(model, batch, hidden)
+
+
+def _read_answers(model: HaploOmniForConditionalGeneration, batch: TalkBatch, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    labels = batch.labels.to(hidden.device)[:, 1:]
     counted = labels != IGNORE
-    return model.lm_head(core.answer_states(hidden[:, :-1][counted])).float(), labels[counted], counted
+    return model.lm_head(model.model.answer_states(hidden[:, :-1][counted])).float(), labels[counted], counted
 
 
 def next_token_loss(model: HaploOmniForConditionalGeneration, batch: TalkBatch, device: torch.device) -> Tensor:
     """Cross-entropy of the answers' tokens, summed."""
     logits, labels, _ = answer_logits(model, batch, device)
     return F.cross_entropy(logits, labels, reduction="sum")
+
+
+def guided_talk_losses(
+    model: HaploOmniForConditionalGeneration, teacher: CLIPVisionModel, batch: TalkBatch, device: torch.device
+) -> dict[str, Tensor]:
+    """The next token, while image tokens stay what the vision prior makes of them."""
+    embeds, where = text_embeds(model, batch, device)
+    places = batch.position_ids.to(device), _context(batch.mask, device)
+    encoded = model.model.encode(embeds, *places)
+    logits, labels, _ = _read_answers(model, batch, model.model.finish(encoded, *places))
+    return {
+        "next token": F.cross_entropy(logits, labels, reduction="sum"),
+        "distillation": _sight_distillation(model, teacher, batch, encoded[where]),
+    }
 
 
 @torch.no_grad()
@@ -132,15 +149,25 @@ def pre_warmup_losses(
     given = core.pre_norm(embeds)
     hidden = core.encode(embeds, batch.position_ids.to(device), _context(batch.mask, device))
     words = ~where & (batch.ids.to(device) != model.config.pad_token_id)
+    return {
+        "identity": identity_loss(hidden[words], given[words]),
+        "distillation": _sight_distillation(model, teacher, batch, hidden[where]),
+    }
+
+
+def _sight_distillation(
+    model: HaploOmniForConditionalGeneration, teacher: CLIPVisionModel, batch: TalkBatch, hidden: Tensor
+) -> Tensor:
+    """How far the media's tokens [K, D] are from the vision prior's features, summed over tokens."""
+    if not batch.tiles:
+        return hidden.float().sum()  # of nothing
+    device = hidden.device
     with torch.no_grad():
         seen = teacher(torch.cat(batch.tiles).to(device)).last_hidden_state[:, 1:].float()
         # a row of patches ends with a newline, which the teacher does not know
         known = _pack(model, batch, torch.ones_like(seen[..., :1]), torch.zeros(1, device=device))[:, 0] > 0.5
         wanted = _pack(model, batch, seen, torch.zeros(seen.shape[-1], device=device))
-    return {
-        "identity": identity_loss(hidden[words], given[words]),
-        "distillation": distillation_loss(hidden[where][known], wanted[known]),
-    }
+    return distillation_loss(hidden[known], wanted[known])
 
 
 def pre_warmup_counts(model: HaploOmniForConditionalGeneration, batch: TalkBatch) -> dict[str, int]:

@@ -19,7 +19,7 @@ from core.training.batches import Sentences
 from core.training.course import CONNECTOR, Course, write_amplitudes
 from core.training.own_data import OwnClips, OwnTalks, read_rows
 from core.training.stage_task import Data, Teachers
-from core.training.stages import Source, Stage, with_sources
+from core.training.stages import Source, Stage, unguided, with_sources
 from core.training.studio import Studio
 from core.weights.load import PROFILE_FILE, RELEASED_PROFILE
 from core.weights.priors import build_from_priors
@@ -89,7 +89,8 @@ class OwnCourse(Course):
         if not files:
             raise ConfigError("Your own priors or checkpoint need your own rows: give them with --data.")
         self.origin, self.files, self.strict, self.longest = origin, files, strict, longest
-        self.stages = with_sources(stages, self.data.training)
+        stages = with_sources(stages, self.data.training)
+        self.stages = unguided(stages) if origin.checkpoint else stages  # a checkpoint comes without its priors
 
     @cached_property
     def start_folder(self) -> Path:

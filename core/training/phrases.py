@@ -153,6 +153,23 @@ FOREIGN = (
     "arrow", "diamond", "oval", "rectangle", "line", "dot", "spiral",
 )  # fmt: skip
 
+BEGINNINGS = ("b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "br", "cl", "fl", "gr")
+ENDINGS = ("b", "d", "k", "l", "m", "n", "st")
+
+
+def _made_up(count: int = 300) -> tuple[str, ...]:
+    """Words of two or three syllables that mean nothing."""
+    rng = random.Random(0)
+
+    def word() -> str:
+        syllables = (rng.choice(BEGINNINGS) + rng.choice("aeiou") for _ in range(rng.choice((2, 2, 3))))
+        return "".join(syllables) + rng.choice(ENDINGS)
+
+    return tuple(word for word in dict.fromkeys(word() for _ in range(count)) if word not in FOREIGN)
+
+
+MADE_UP = _made_up()
+
 
 def expand(pattern: str) -> list[str]:
     """All forms of a pattern; an alternative group that begins with a space may be left out: ``Where( here) is``."""
@@ -179,9 +196,11 @@ def forms(kind: str, held_out: bool, needs: str = "") -> tuple[str, ...]:
     return tuple(f for f in every if needs in f and (is_held_out_form(f) == held_out or f in plain))
 
 
-def foreign(held_out: bool) -> list[str]:
-    """Names of things the model has never seen."""
-    return [word for place, word in enumerate(FOREIGN) if (place % 5 == 4) == held_out]
+@lru_cache(maxsize=2)
+def foreign(held_out: bool) -> tuple[str, ...]:
+    """Names of things the model has never seen. For training also made-up ones: any unknown word is to be refused."""
+    real = [word for place, word in enumerate(FOREIGN) if (place % 5 == 4) == held_out]
+    return (*real, *(() if held_out else MADE_UP))
 
 
 def phrase(kind: str, rng: random.Random, held_out: bool = False, needs: str = "", **words: str) -> str:

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 from transformers import CLIPVisionModel, Qwen2ForCausalLM
 
+from core.errors import ConfigError
 from core.model.modeling import HaploOmniForConditionalGeneration
 from core.training.batches import Medium, NoiseBatch, Sentences, TalkBatch, collate_talks, talk_row
 from core.training.losses import (
     answers_right,
     diffusion_loss,
+    guided_talk_losses,
     next_token_loss,
     post_warmup_losses,
     pre_warmup_counts,
@@ -82,7 +84,7 @@ class StageTask(Task):
         model: learns, in the parts the stage names.
         stage: the step of the way.
         data: where batches come from.
-        teachers: needed by stage 1 alone.
+        teachers: needed by the stages that distil.
         seed: of all draws.
         norms: how the blocks' norms behave.
         studio: draws samples now and then; None for none.
@@ -109,12 +111,14 @@ class StageTask(Task):
             f"{loss.value}/{source.value}": weight
             for source in stage.rows
             for loss, weight in stage.losses.items()
-            if stage.warmup is not None or loss is (Loss.NEXT_TOKEN if source in TALKS else Loss.DIFFUSION)
+            if stage.counts(loss, source in TALKS)
         }
         self.vision = self.language = self.video = None
-        if teachers is not None and stage.warmup is Part.PRE:
+        if teachers is None and Loss.DISTILLATION in stage.losses:
+            raise ConfigError(f"Stage '{stage.name}' learns from the priors, and none are given.")
+        if teachers is not None and stage.taught(Part.PRE):
             self.vision = teachers.vision.requires_grad_(False).eval()
-        if teachers is not None and stage.warmup is Part.POST:
+        if teachers is not None and stage.taught(Part.POST):
             self.language = teachers.language.requires_grad_(False).eval()
             self.video = teachers.video.requires_grad_(False).eval()
 
@@ -137,12 +141,13 @@ class StageTask(Task):
         return made
 
     def _counts(self, batch: Batch) -> dict[str, int]:
-        if self.stage.warmup is Part.PRE and isinstance(batch, TalkBatch):
-            return pre_warmup_counts(self.model, batch)
-        if self.stage.warmup is Part.POST and isinstance(batch, NoiseBatch):
-            rows = batch.count
-            return {"diffusion": rows, "distillation": rows, "identity": int(batch.attention_mask.sum())}
-        return {(Loss.NEXT_TOKEN if isinstance(batch, TalkBatch) else Loss.DIFFUSION).value: batch.count}
+        talk = isinstance(batch, TalkBatch)
+        if isinstance(batch, TalkBatch):
+            made = {Loss.NEXT_TOKEN.value: batch.count, **pre_warmup_counts(self.model, batch)}
+        else:
+            words = int(batch.attention_mask.sum())
+            made = {Loss.DIFFUSION.value: batch.count, Loss.DISTILLATION.value: batch.count, Loss.IDENTITY.value: words}
+        return {loss: count for loss, count in made.items() if self.stage.counts(Loss(loss), talk)}
 
     def forward(self, batches: dict[str, Any]) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
@@ -152,16 +157,15 @@ class StageTask(Task):
         return losses
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
-        device = self.device
-        if self.stage.warmup is Part.PRE and isinstance(batch, TalkBatch):
-            assert self.vision is not None
-            return pre_warmup_losses(self.model, self.vision, batch, device)
-        if self.stage.warmup is Part.POST and isinstance(batch, NoiseBatch):
-            assert self.language is not None and self.video is not None
-            return post_warmup_losses(self.model, self.video, self.language, self.scheduler, batch, device)
+        device, model, warmup = self.device, self.model, self.stage.warmup is not None
         if isinstance(batch, TalkBatch):
-            return {Loss.NEXT_TOKEN.value: next_token_loss(self.model, batch, device)}
-        return {Loss.DIFFUSION.value: diffusion_loss(self.model, self.scheduler, batch, device)}
+            if self.vision is None:
+                return {Loss.NEXT_TOKEN.value: next_token_loss(model, batch, device)}
+            return (pre_warmup_losses if warmup else guided_talk_losses)(model, self.vision, batch, device)
+        if self.video is None:
+            return {Loss.DIFFUSION.value: diffusion_loss(model, self.scheduler, batch, device)}
+        assert self.language is not None
+        return post_warmup_losses(model, self.video, self.language, self.scheduler, batch, device)
 
     @torch.no_grad()
     def measure(self, rows: int = 0) -> dict[str, float]:

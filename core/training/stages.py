@@ -77,6 +77,16 @@ class Stage:
     plan: Plan
     warmup: Part | None = None
 
+    def counts(self, loss: Loss, talk: bool) -> bool:
+        """Whether a talk (else noise) is learned from by ``loss``; behind stage 1 only the vision prior may still teach."""
+        if self.warmup is None:
+            return loss in self.losses and loss in ((Loss.NEXT_TOKEN, Loss.DISTILLATION) if talk else (Loss.DIFFUSION,))
+        return loss in self.losses
+
+    def taught(self, part: Part) -> bool:
+        """Whether the prior that became ``part`` (the pre or the post one) teaches here."""
+        return Loss.DISTILLATION in self.losses and part is (self.warmup or Part.PRE)
+
     def check(self) -> None:
         """Raises ConfigError when losses, data and parts do not belong together."""
         talks, noise = (any(source in self.rows for source in group) for group in (TALKS, NOISE))
@@ -98,8 +108,14 @@ def stage_steps(
     *,
     rows: dict[str, dict[Source, int]],
     plans: dict[str, Plan],
+    guided: bool = False,
 ) -> tuple[Stage, ...]:
-    """The seven steps of the three stages, given each one's batch and plan (keys are the steps' names)."""
+    """The seven steps of the three stages.
+
+    Args:
+        rows, plans: every step's batch and plan; keys are the steps' names.
+        guided: the vision prior goes on teaching in unified tuning (ours, not the paper's).
+    """
 
     def step(name: str, learns: tuple[Part, ...], losses: dict[Loss, float], warmup: Part | None = None) -> Stage:
         stage = Stage(name, learns, losses, rows[name], plans[name], warmup)
@@ -120,7 +136,7 @@ def stage_steps(
             (Part.PRE_CONNECTOR, Part.POST_CONNECTOR, Part.POST, Part.ANSWERS, Part.NOISE_IN, *GENERATES),
             both,
         ),
-        step("3-unified", EVERYTHING, both),
+        step("3-unified", EVERYTHING, {**both, Loss.DISTILLATION: 1.0} if guided else both),
     )
 
 
@@ -170,7 +186,7 @@ def tiny() -> tuple[Stage, ...]:
 
     talks, noise = {Source.PICTURE: 24, Source.CLIP: 8}, {Source.STILL: 16, Source.VIDEO: 16}
     rows = dict.fromkeys(NAMES[:1] + NAMES[2:3], talks) | dict.fromkeys(("1-warmup-post", *NAMES[3:5]), noise)
-    mixed = {Source.PICTURE: 16, Source.CLIP: 6, Source.STILL: 12, Source.VIDEO: 14}
+    mixed = {Source.PICTURE: 12, Source.CLIP: 8, Source.STILL: 4, Source.VIDEO: 24}
     plans = {
         "1-warmup-pre": plan(100, 1e-3),
         "1-warmup-post": plan(150, 1e-3),
@@ -178,9 +194,9 @@ def tiny() -> tuple[Stage, ...]:
         "2-align-post-connector": plan(60, 1e-3),
         "2-align-post": plan(150, 1e-3),
         "2-align-together": plan(200, 1e-3),
-        "3-unified": plan(2000, 1e-3, ema=0.997),
+        "3-unified": plan(2000, 5e-4, ema=0.997),
     }
-    return stage_steps(rows=rows | dict.fromkeys(NAMES[5:], mixed), plans=plans)
+    return stage_steps(rows=rows | dict.fromkeys(NAMES[5:], mixed), plans=plans, guided=True)
 
 
 PRESETS = {"tiny": tiny, "9b": nine_b}
@@ -195,6 +211,12 @@ def preset(name: str) -> tuple[Stage, ...]:
     if name not in PRESETS:
         raise ConfigError(f"There is no preset '{name}'; choose one of {', '.join(PRESETS)}.")
     return PRESETS[name]()
+
+
+def unguided(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """The same way with no teachers after stage 1, as the paper has it."""
+    kept = [{loss: weight for loss, weight in stage.losses.items() if loss is not Loss.DISTILLATION} for stage in stages]
+    return tuple(stage if stage.warmup else replace(stage, losses=own) for stage, own in zip(stages, kept, strict=True))
 
 
 def chosen(stages: tuple[Stage, ...], names: Sequence[str]) -> tuple[Stage, ...]:

@@ -268,10 +268,26 @@ class Interview:
                 return f"{colour} {shape}"
 
 
-IMAGE_KINDS = ("colour", "shape", "shape", "background", "position", "position", "size", "yes_no", "yes_no", "count", "caption")
-PAIR_KINDS = ("colour", "shape", "relation", "neighbour", "yes_no", "yes_no", "caption", "count", "position", "background")
-GROUP_KINDS = ("count", "count", "count", "colour", "shape", "yes_no", "yes_no", "caption", "background", "position")
-CLIP_KINDS = ("motion", "motion", "motion", "colour", "shape", "yes_no", "yes_no", "background", "caption", "caption", "speed")
+# what needs the most practice is asked most often: where things are, how they move
+IMAGE_KINDS = (
+    "colour",
+    "shape",
+    "background",
+    *("position",) * 4,
+    "size",
+    "size",
+    "yes_no",
+    "yes_no",
+    "count",
+    "caption",
+    "caption",
+)
+PAIR_KINDS = (
+    *("relation",) * 4, *("position",) * 3, "neighbour", "neighbour", "yes_no", "yes_no", "caption", "caption", "colour",
+    "shape", "count", "background",
+)  # fmt: skip
+GROUP_KINDS = ("count", "count", "count", "colour", "shape", "yes_no", "yes_no", "caption", "background", *("position",) * 3)
+CLIP_KINDS = ("colour", "shape", *("motion",) * 4, "yes_no", "yes_no", "background", "caption", "caption", "speed", "speed")
 REFUSALS = 0.09  # of all questions
 SECOND_TURNS = 0.2  # of all talks
 

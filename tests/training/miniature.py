@@ -79,7 +79,7 @@ def data(folder: Path) -> Data:
 
 def stages(steps: int = 3) -> tuple[Stage, ...]:
     """The real way with few steps and rows."""
-    short = scaled(tiny(), rows=0.3)  # at least two rows of everything, for two processes
+    short = scaled(tiny(), rows=0.5)  # at least two rows of everything, for two processes
     return tuple(replace(stage, plan=replace(stage.plan, steps=steps, warmup=1, optimizer=Optimizer.ADAMW)) for stage in short)
 
 

@@ -12,6 +12,7 @@ from torch.distributed.fsdp import fully_shard
 
 from core.model.decoder import Block
 from core.training.stage_task import StageTask
+from core.training.stages import unguided
 from core.training.trainer import Share
 from tests.training import miniature
 
@@ -21,7 +22,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo")
     rank, ranks = distributed.get_rank(), distributed.get_world_size()
-    task = StageTask(miniature.model(), miniature.stages()[-1], miniature.data(folder / f"clips-{rank}"))
+    task = StageTask(miniature.model(), unguided(miniature.stages())[-1], miniature.data(folder / f"clips-{rank}"))
     whole = sum(parameter.numel() for parameter in task.parameters())
     for module in task.modules():
         if isinstance(module, Block):

@@ -23,6 +23,7 @@ from core.training.losses import (
     answers_right,
     diffusion_loss,
     distillation_loss,
+    guided_talk_losses,
     identity_loss,
     language_states,
     next_token_loss,
@@ -105,6 +106,22 @@ def test_a_perfect_student_has_no_distillation_loss(small):
             norm.SSG_L[2].zero_()
     shut = pre_warmup_losses(model, teachers.vision, batch, CPU)
     assert shut["distillation"] > losses["distillation"], "with its gates shut the part computes nothing"
+
+
+@torch.no_grad()
+def test_guided_talks_have_both_losses(small):
+    """The next token of the whole model and the distillation of its pre part; a batch with nothing to see has none of it."""
+    model, teachers, batch, _ = small
+    losses = guided_talk_losses(model, teachers.vision, batch, CPU)
+    assert losses["next token"] == pytest.approx(float(next_token_loss(model, batch, CPU)), rel=1e-5)
+    wanted = pre_warmup_losses(model, teachers.vision, batch, CPU)["distillation"]
+    assert losses["distillation"] == pytest.approx(float(wanted), rel=1e-5) and wanted > 0
+    sentences = Sentences(miniature.tokenizer())
+    row = TalkRow()
+    row.open(sentences.encode("<|im_start|>user\n"))
+    row.add_talks([sentences.talk([Exchange("small_talk", "Hello!", "Hello.", "hello")])], 200)
+    blind = guided_talk_losses(model, teachers.vision, collate_talks([row], sentences.pad), CPU)
+    assert blind["distillation"] == 0 and blind["next token"] > 0
 
 
 @torch.no_grad()

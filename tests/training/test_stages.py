@@ -30,6 +30,7 @@ from core.training.stages import (
     part_of,
     preset,
     tiny,
+    unguided,
     with_sources,
 )
 from core.training.trainer import Plan, Share, Trainer, build_accelerator, fit
@@ -82,6 +83,20 @@ def test_stages_are_chosen_and_fitted_to_the_data():
         with_sources(tiny(), {Source.PICTURE})
     with pytest.raises(ConfigError, match="does not count: diffusion"):
         replace(tiny()[-1], losses={Loss.NEXT_TOKEN: 1.0}).check()
+
+
+def test_only_the_small_preset_goes_on_being_taught(clips):
+    """The vision prior alone, in talks alone; without it the way is the paper's."""
+    assert Loss.DISTILLATION not in nine_b()[-1].losses
+    unified = miniature.stages()[-1]
+    task = task_of(unified, clips)
+    assert task.vision is not None and task.video is task.language is None
+    assert {name for name in task.weights if name.startswith("distillation")} == {"distillation/picture", "distillation/clip"}
+    assert set(task.counts(task.draw(Share(0)))) == set(task.weights)
+    with pytest.raises(ConfigError, match="none are given"):
+        StageTask(miniature.model(), unified, clips)
+    way = unguided(tiny())
+    assert set(way[-1].losses) == {Loss.NEXT_TOKEN, Loss.DIFFUSION} and way[:-1] == tiny()[:-1]
 
 
 @pytest.mark.parametrize("number", range(len(NAMES)), ids=NAMES)
@@ -171,7 +186,7 @@ def test_accumulated_and_recomputed_batches_are_the_whole_batch(clips, tmp_path,
     for parts, checkpointing in ((1, False), (2, False), (1, True)):
         plan = replace(stage.plan, accumulate=parts, checkpointing=checkpointing, ema=0.0)
         folder = tmp_path / f"{parts}-{checkpointing}"
-        task = StageTask(miniature.model(), replace(stage, plan=plan), clips)
+        task = StageTask(miniature.model(), replace(stage, plan=plan), clips, miniature.teachers())
         Trainer(folder, task, plan, build_accelerator(folder, "cpu")).run(report_every=1)
         made[parts, checkpointing] = metrics(folder)
     for other in ((2, False), (1, True)):
@@ -200,7 +215,7 @@ def test_a_sharded_model_has_the_losses_of_a_whole_one(tmp_path, clips):
     miniature.launch(2, "tests.training.sharded", str(tmp_path))
     made = json.loads((tmp_path / "sharded.json").read_text())
     assert made["held"] < 0.55, "each process holds half"
-    task = StageTask(miniature.model(), miniature.stages()[-1], clips)
+    task = StageTask(miniature.model(), unguided(miniature.stages())[-1], clips)
     with torch.no_grad():
         expected = {name: float(value) for name, value in task(task.draw(Share(0))).items()}
     assert made["losses"][0] == {name: pytest.approx(value, rel=1e-3) for name, value in expected.items()}

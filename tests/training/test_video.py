@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from core.training.latents import towards_middle
+from core.training.latents import towards_middle, towards_noise
 from core.training.video import build_video_prior
 from core.weights.priors import frozen_time
 
@@ -29,3 +29,9 @@ def test_timesteps_are_drawn_towards_the_middle():
     assert drawn[0] == 0.0 and np.isclose(drawn[-1], 1.0) and (np.diff(drawn) > 0).all()
     counts, _ = np.histogram(drawn, 10, (0, 1))
     assert counts[4] > 1.8 * 1001 / 10 and counts[0] < 0.7 * 1001 / 10
+
+
+def test_timesteps_of_clips_are_drawn_towards_the_noise():
+    drawn = np.array([towards_noise(fraction) for fraction in np.linspace(0, 1, 1001)])
+    counts, _ = np.histogram(drawn, 10, (0, 1))
+    assert drawn[0] == 0.0 and drawn[-1] == 1.0 and (np.diff(counts) > 0).all() and counts[-1] > 1.8 * 1001 / 10

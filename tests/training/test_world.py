@@ -12,7 +12,7 @@ import pytest
 from core.evaluation.answers import ABOUT_TWO, KINDS, Exam, is_right
 from core.evaluation.clips import compare, evaluate_judge, pair_scenes, single_scenes
 from core.training.drawing import COLOURS, SHAPES, TEXTURES, TONE, paint_background, photograph
-from core.training.phrases import ASK, forms
+from core.training.phrases import ASK, FOREIGN, MADE_UP, foreign, forms
 from core.training.scenes import (
     MOTIONS,
     RELATIONS,
@@ -104,6 +104,16 @@ def test_twenty_forms_a_question_and_some_kept_out():
         seen, held = forms(kind, False), forms(kind, True)
         assert len(set(seen) | set(held)) >= 20, kind
         assert held and not (set(seen) & set(held)) - {"{it}"}, kind
+
+
+def test_unknown_things_are_split_and_made_up_words_mean_nothing():
+    seen, held = set(foreign(False)), set(foreign(True))
+    assert held and not seen & held and seen | held == {*FOREIGN, *MADE_UP} and len(set(MADE_UP)) > 200
+    rng = random.Random(0)
+    scenes = [sample_scene(rng, count) for count in (1, 2, 3) for _ in range(40)]
+    said = [e for scene in scenes for talk in exchanges(scene, rng, True, 6) for e in talk if e.kind not in ("refusal", "yes_no")]
+    words = {word for e in said for word in f"{e.question} {e.answer}".lower().strip(".?").split()}
+    assert len(words) > 80 and not words & set(MADE_UP)
 
 
 def test_places_near_a_border_are_not_spoken_of():

@@ -17,7 +17,7 @@ def main(folder: Path) -> None:
     """Three steps of unified tuning."""
     torch.set_num_threads(1)
     stage = miniature.stages()[-1]
-    task = StageTask(miniature.model(), stage, miniature.data(folder / "clips"))
+    task = StageTask(miniature.model(), stage, miniature.data(folder / "clips"), miniature.teachers())
     fit(folder / "run", task, replace(stage.plan, ema=0.0), "cpu")
 
 
