@@ -181,8 +181,8 @@ class Course:
         sentences = Sentences(self.tokenizer)
         folder = self.world / "clips"
         return (
-            LatentClips(sentences, folder, self.lengths.stills, self.seed),
-            LatentClips(sentences, folder, self.lengths.clips, self.seed),
+            LatentClips(sentences, folder, self.lengths.stills),
+            LatentClips(sentences, folder, self.lengths.clips),
         )
 
     def video(self) -> None:
@@ -212,7 +212,7 @@ class Course:
         sentences = Sentences(self.tokenizer)
         stills, clips = self._sources()
         media = {Source.PICTURE: Medium.PICTURE, Source.CLIP: Medium.CLIP}
-        unseen = [LatentClips(sentences, self.world / "clips-held-out", [s], self.seed, True) for s in self._held_out()]
+        unseen = [LatentClips(sentences, self.world / "clips-held-out", [s], True) for s in self._held_out()]
         return Data(
             {s: SceneTalks(sentences, medium, LENGTHS[s]) for s, medium in media.items()}
             | {Source.STILL: stills, Source.VIDEO: clips},

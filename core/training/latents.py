@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import random
@@ -14,6 +15,7 @@ from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor
 from tqdm import tqdm
 
+from core.errors import CheckpointError
 from core.training.batches import PICTURE_MOTIONS, NoiseBatch, Sentences, noise_rows
 from core.training.scenes import Scene, aspect_of, render, sample_scene
 from core.training.tasks import prompt
@@ -63,6 +65,22 @@ def clip_scene(shape: ClipShape, number: int, seed: int, held_out: bool = False)
     return sample_scene(rng, count, held_out, motion, aspect=aspect, clip=not still)
 
 
+def clips_seed(folder: Path, begin: int | None = None) -> int:
+    """The seed that a folder's clips were drawn with; ``begin`` writes it down in a new folder.
+
+    Raises:
+        CheckpointError: the folder does not say.
+    """
+    file = folder / "seed.json"
+    if not file.is_file():
+        if begin is None:
+            raise CheckpointError(f"{folder} holds no encoded clips; make them with python -m core.training clips.")
+        part = file.with_suffix(f".part{os.getpid()}")
+        part.write_text(json.dumps(begin))
+        os.replace(part, file)
+    return int(json.loads(file.read_text()))
+
+
 @torch.no_grad()
 def encode_clips(
     vae: AutoencoderKLCogVideoX,
@@ -73,8 +91,12 @@ def encode_clips(
     process: int = 0,
     processes: int = 1,
 ) -> None:
-    """Encode what the folder still lacks, in chunks; every process takes its share of them. Latents [n, F, 16, h, w]."""
+    """Encode what the folder still lacks, in chunks; every process takes its share of them. Latents [n, F, 16, h, w].
+
+    The folder keeps the seed it was begun with, since clips and prompts are drawn from it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    seed = clips_seed(folder, seed)
     vae.eval()
     device = vae.device
     todo = [(shape, start) for shape in shapes for start in range(0, shape.clips, CHUNK)][process::processes]
@@ -116,13 +138,12 @@ class LatentClips:
         sentences: of the tokenizer that reads the prompts.
         folder: what :func:`encode_clips` wrote.
         shapes: those to draw from.
-        seed, held_out: they were encoded with.
+        held_out: whether they are of the held-out side of the split.
     """
 
-    def __init__(
-        self, sentences: Sentences, folder: Path, shapes: Sequence[ClipShape], seed: int = 0, held_out: bool = False
-    ) -> None:
-        self.sentences, self.shapes, self.seed, self.held_out = sentences, list(shapes), seed, held_out
+    def __init__(self, sentences: Sentences, folder: Path, shapes: Sequence[ClipShape], held_out: bool = False) -> None:
+        self.sentences, self.shapes, self.held_out = sentences, list(shapes), held_out
+        self.seed = clips_seed(folder)
         self.latents: dict[str, Tensor] = {}
         for shape in shapes:
             files = [folder / f"{shape.name}-{start // CHUNK}.pt" for start in range(0, shape.clips, CHUNK)]

@@ -16,7 +16,7 @@ from core.model.modeling import HaploOmniForConditionalGeneration
 from core.training.batches import Medium, Sentences
 from core.training.course import assemble
 from core.training.language import language_config
-from core.training.latents import ClipShape, LatentClips
+from core.training.latents import ClipShape, LatentClips, clips_seed
 from core.training.stage_task import Data, SceneTalks, Teachers
 from core.training.stages import Source, Stage, scaled, tiny
 from core.training.tokenizer import build_tokenizer
@@ -66,6 +66,7 @@ def data(folder: Path) -> Data:
     """Scenes to talk about, and random latents in the place of encoded clips."""
     sentences = Sentences(tokenizer())
     folder.mkdir(parents=True, exist_ok=True)
+    clips_seed(folder, begin=0)
     for shape in (STILL, CLIP):
         frames = (shape.frames - 1) // 4 + 1
         latents = torch.randn(shape.clips, frames, 16, 8, 8, generator=torch.Generator().manual_seed(frames))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
-from core.training.latents import towards_middle, towards_noise
+from core.errors import CheckpointError
+from core.training.latents import clips_seed, towards_middle, towards_noise
 from core.training.video import build_video_prior
 from core.weights.priors import frozen_time
 
@@ -35,3 +37,10 @@ def test_timesteps_of_clips_are_drawn_towards_the_noise():
     drawn = np.array([towards_noise(fraction) for fraction in np.linspace(0, 1, 1001)])
     counts, _ = np.histogram(drawn, 10, (0, 1))
     assert drawn[0] == 0.0 and drawn[-1] == 1.0 and (np.diff(counts) > 0).all() and counts[-1] > 1.8 * 1001 / 10
+
+
+def test_clips_keep_the_seed_they_were_drawn_with(tmp_path):
+    """Prompts are drawn from it: with the run's own, other seeds would speak of other clips."""
+    with pytest.raises(CheckpointError, match="holds no encoded clips"):
+        clips_seed(tmp_path)
+    assert clips_seed(tmp_path, begin=3) == 3 and clips_seed(tmp_path) == 3 and clips_seed(tmp_path, begin=5) == 3
