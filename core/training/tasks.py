@@ -270,25 +270,15 @@ class Interview:
 
 # what needs the most practice is asked most often: where things are, how they move
 IMAGE_KINDS = (
-    "colour",
-    "shape",
-    "background",
-    *("position",) * 4,
-    "size",
-    "size",
-    "yes_no",
-    "yes_no",
-    "count",
-    "caption",
-    "caption",
-)
+    *("position",) * 4, "size", "size", "yes_no", "yes_no", "caption", "caption", "colour", "shape", "count", "background",
+)  # fmt: skip
 PAIR_KINDS = (
-    *("relation",) * 4, *("position",) * 3, "neighbour", "neighbour", "yes_no", "yes_no", "caption", "caption", "colour",
+    *("relation",) * 9, *("position",) * 3, "neighbour", "neighbour", "yes_no", "yes_no", "caption", "caption", "colour",
     "shape", "count", "background",
 )  # fmt: skip
 GROUP_KINDS = ("count", "count", "count", "colour", "shape", "yes_no", "yes_no", "caption", "background", *("position",) * 3)
 CLIP_KINDS = ("colour", "shape", *("motion",) * 4, "yes_no", "yes_no", "background", "caption", "caption", "speed", "speed")
-REFUSALS = 0.09  # of all questions
+REFUSALS = 0.13  # of all questions
 SECOND_TURNS = 0.2  # of all talks
 
 
