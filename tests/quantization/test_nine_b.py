@@ -77,7 +77,8 @@ def test_nine_billion_weights_in_14_gib(folder):
     watch.over.set()
     print(  # noqa: T201
         f"\nloaded in {loaded:.0f} s; one word {words!r} in {answered:.1f} s; one step in {stepped:.1f} s; "
-        f"peak {watch.peak / 2**30:.2f} GiB, {loading / 2**30:.2f} of it while loading; planned weights {sum(keeper.plan.costs.weights.values()) / 2**30:.2f} GiB"
+        f"peak {watch.peak / 2**30:.2f} GiB, {loading / 2**30:.2f} of it while loading; "
+        f"planned weights {sum(keeper.plan.costs.weights.values()) / 2**30:.2f} GiB"
     )
     assert bool(torch.isfinite(velocity).all())
     assert velocity.shape == (1, 1, 16, 4, 4)
