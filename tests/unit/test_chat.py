@@ -45,7 +45,7 @@ def test_media_change_the_answer_scores(bundled):
 
 
 def test_sampling_repeats_with_a_seed(bundled):
-    settings = {"temperature": 1.5, "top_p": 0.95, "top_k": 50, "repetition_penalty": 1.1, "max_new_tokens": 24}
+    settings = {"temperature": 5.0, "top_p": 1.0, "top_k": 50, "repetition_penalty": 1.1, "max_new_tokens": 24}
     same = {"".join(bundled.chat(ask(PICTURE), seed=5, **settings)) for _ in range(2)}
     others = {"".join(bundled.chat(ask(PICTURE), seed=seed, **settings)) for seed in range(6)}
     assert len(same) == 1 and len(others) > 1
