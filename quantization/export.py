@@ -1,4 +1,4 @@
-"""``python -m quantization.export``: a checkpoint to a pre-quantized folder that loads in a fraction of the time."""
+"""``python -m quantization.export``: a checkpoint to a pre-quantized folder that need not be quantized again."""
 
 from __future__ import annotations
 

@@ -165,7 +165,8 @@ class LatentClips:
             picks.append(number)
             # one in ten has no prompt, for guidance
             texts.append("" if own.random() < 0.1 else prompt(scene, own, shape.frames > 1, self.held_out))
-            focus = towards_middle if shape.frames == 1 else towards_noise
+            # clips take turns: their motion is decided in the noise, their shapes in the middle
+            focus = towards_noise if shape.frames > 1 and row % 2 else towards_middle
             bands.append(focus((row + own.random()) / rows))  # one timestep from each of as many bands as rows
             rngs.append(own)
         return noise_rows(self.sentences, rngs, self.latents[shape.name][picks], texts, bands)

@@ -117,20 +117,40 @@ def row_errors(predicted: Tensor, target: Tensor) -> Tensor:
     return (predicted.float() - target.float()).square().flatten(1).mean(1)
 
 
-def diffusion_loss(
-    model: HaploOmniForConditionalGeneration, scheduler: CogVideoXDDIMScheduler, batch: NoiseBatch, device: torch.device
-) -> Tensor:
-    """Mean squared error of the predicted velocity, summed over rows."""
-    mixed, target, timestep = noisy(scheduler, batch, device)
-    frames, height, width = mixed.shape[1], mixed.shape[3], mixed.shape[4]
+def _velocity(model: HaploOmniForConditionalGeneration, batch: NoiseBatch, mixed: Tensor, timestep: Tensor) -> Tensor:
+    """What the whole model predicts for noisy latents [B, F, 16, h, w], of the same shape."""
+    device, (frames, height, width) = mixed.device, (mixed.shape[1], mixed.shape[3], mixed.shape[4])
     time = model.embed_time(timestep)
     tail = model.embed_noise(mixed, time)
     text = model.model.embed_tokens(batch.ids.to(device))
     embeds = torch.cat([text.to(tail.dtype), tail], dim=1)
     position_ids, context, noise_length = _generation_context(batch, tail.shape[1] - 1, device)
     hidden = model.model(_residual(embeds, device), position_ids, context)
-    predicted = model.read_noise(hidden[:, -noise_length:], time, frames, height, width)
-    return row_errors(predicted, target).sum()
+    return model.read_noise(hidden[:, -noise_length:], time, frames, height, width)
+
+
+def diffusion_loss(
+    model: HaploOmniForConditionalGeneration, scheduler: CogVideoXDDIMScheduler, batch: NoiseBatch, device: torch.device
+) -> Tensor:
+    """Mean squared error of the predicted velocity, summed over rows."""
+    mixed, target, timestep = noisy(scheduler, batch, device)
+    return row_errors(_velocity(model, batch, mixed, timestep), target).sum()
+
+
+def guided_noise_losses(
+    model: HaploOmniForConditionalGeneration,
+    teacher: CogVideoXTransformer3DModel,
+    language: Qwen2ForCausalLM,
+    scheduler: CogVideoXDDIMScheduler,
+    batch: NoiseBatch,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """The velocity, while the whole model stays near what the video prior says of the same noise."""
+    mixed, target, timestep = noisy(scheduler, batch, device)
+    with torch.no_grad():
+        wanted = teacher_velocity(teacher, mixed, language_states(language, batch, device), timestep)
+    predicted = _velocity(model, batch, mixed, timestep)
+    return {"diffusion": row_errors(predicted, target).sum(), "distillation": row_errors(predicted, wanted).sum()}
 
 
 def _generation_context(batch: NoiseBatch, noise_length: int, device: torch.device) -> tuple[Tensor, FullAttention, int]:

@@ -18,6 +18,7 @@ from core.training.batches import Medium, NoiseBatch, Sentences, TalkBatch, coll
 from core.training.losses import (
     answers_right,
     diffusion_loss,
+    guided_noise_losses,
     guided_talk_losses,
     next_token_loss,
     post_warmup_losses,
@@ -70,7 +71,7 @@ class Data:
 
 @dataclass
 class Teachers:
-    """The priors, for stage 1."""
+    """The priors, for the stages that learn from them."""
 
     vision: CLIPVisionModel
     language: Qwen2ForCausalLM
@@ -165,7 +166,8 @@ class StageTask(Task):
         if self.video is None:
             return {Loss.DIFFUSION.value: diffusion_loss(model, self.scheduler, batch, device)}
         assert self.language is not None
-        return post_warmup_losses(model, self.video, self.language, self.scheduler, batch, device)
+        losses = post_warmup_losses if warmup else guided_noise_losses
+        return losses(model, self.video, self.language, self.scheduler, batch, device)
 
     @torch.no_grad()
     def measure(self, rows: int = 0) -> dict[str, float]:

@@ -67,7 +67,7 @@ class Stage:
         losses: what counts, and how much.
         rows: rows of every source in a batch. Rows of clips to denoise are counted in the first clip shape's tokens.
         plan: steps, learning rate and optimizer.
-        warmup: None after stage 1; else the part whose prior is the teacher.
+        warmup: None after stage 1; else the part that is warmed up.
     """
 
     name: str
@@ -78,14 +78,15 @@ class Stage:
     warmup: Part | None = None
 
     def counts(self, loss: Loss, talk: bool) -> bool:
-        """Whether a talk (else noise) is learned from by ``loss``; behind stage 1 only the vision prior may still teach."""
-        if self.warmup is None:
-            return loss in self.losses and loss in ((Loss.NEXT_TOKEN, Loss.DISTILLATION) if talk else (Loss.DIFFUSION,))
-        return loss in self.losses
+        """Whether a talk (else noise) is learned from by ``loss``."""
+        if loss is Loss.DISTILLATION:
+            return self.taught(Part.PRE if talk else Part.POST)
+        own = Loss.NEXT_TOKEN if talk else Loss.DIFFUSION
+        return loss in self.losses and loss in (Loss.IDENTITY, own)
 
     def taught(self, part: Part) -> bool:
-        """Whether the prior that became ``part`` (the pre or the post one) teaches here."""
-        return Loss.DISTILLATION in self.losses and part is (self.warmup or Part.PRE)
+        """Whether the prior that became ``part`` (the pre or the post one) teaches here: where its part learns."""
+        return Loss.DISTILLATION in self.losses and part in self.learns
 
     def check(self) -> None:
         """Raises ConfigError when losses, data and parts do not belong together."""
@@ -114,7 +115,7 @@ def stage_steps(
 
     Args:
         rows, plans: every step's batch and plan; keys are the steps' names.
-        guided: the vision prior goes on teaching in unified tuning (ours, not the paper's).
+        guided: after stage 1 too, the vision and the video prior teach while their parts learn (ours, not the paper's).
     """
 
     def step(name: str, learns: tuple[Part, ...], losses: dict[Loss, float], warmup: Part | None = None) -> Stage:
@@ -123,20 +124,21 @@ def stage_steps(
         return stage
 
     understand, generate = {Loss.NEXT_TOKEN: 1.0}, {Loss.DIFFUSION: 1.0}
-    both = {**understand, **generate}
+    guide = {Loss.DISTILLATION: 1.0} if guided else {}
+    both = {**understand, **generate, **guide}
     passing = {Loss.IDENTITY: 1.0, Loss.DISTILLATION: 1.0}
     return (
         step("1-warmup-pre", (Part.PRE,), passing, warmup=Part.PRE),
         step("1-warmup-post", (Part.POST, *GENERATES), {**passing, **generate}, warmup=Part.POST),
         step("2-align-pre-connector", (Part.PRE_CONNECTOR, Part.ANSWERS), understand),
         step("2-align-post-connector", (Part.POST_CONNECTOR, Part.NOISE_IN), generate),
-        step("2-align-post", (Part.POST_CONNECTOR, Part.NOISE_IN, Part.POST, *GENERATES), generate),
+        step("2-align-post", (Part.POST_CONNECTOR, Part.NOISE_IN, Part.POST, *GENERATES), {**generate, **guide}),
         step(
             "2-align-together",
             (Part.PRE_CONNECTOR, Part.POST_CONNECTOR, Part.POST, Part.ANSWERS, Part.NOISE_IN, *GENERATES),
             both,
         ),
-        step("3-unified", EVERYTHING, {**both, Loss.DISTILLATION: 1.0} if guided else both),
+        step("3-unified", EVERYTHING, both),
     )
 
 

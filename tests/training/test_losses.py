@@ -23,6 +23,7 @@ from core.training.losses import (
     answers_right,
     diffusion_loss,
     distillation_loss,
+    guided_noise_losses,
     guided_talk_losses,
     identity_loss,
     language_states,
@@ -122,6 +123,19 @@ def test_guided_talks_have_both_losses(small):
     row.add_talks([sentences.talk([Exchange("small_talk", "Hello!", "Hello.", "hello")])], 200)
     blind = guided_talk_losses(model, teachers.vision, collate_talks([row], sentences.pad), CPU)
     assert blind["distillation"] == 0 and blind["next token"] > 0
+
+
+@torch.no_grad()
+def test_guided_noise_has_both_losses(small):
+    """The model's own diffusion loss, and its distance from the video prior at the same noise."""
+    model, teachers, _, batch = small
+    scheduler = build_scheduler()
+    losses = guided_noise_losses(model, teachers.video, teachers.language, scheduler, batch, CPU)
+    assert losses["diffusion"] == pytest.approx(float(diffusion_loss(model, scheduler, batch, CPU)), rel=1e-5)
+    mixed, _, timestep = noisy(scheduler, batch, CPU)
+    predicted = model(input_ids=batch.ids, attention_mask=batch.attention_mask, latents=mixed, timestep=timestep).sample
+    wanted = teacher_velocity(teachers.video, mixed, language_states(teachers.language, batch, CPU), timestep)
+    assert losses["distillation"] == pytest.approx(float(F.mse_loss(predicted, wanted) * 3), rel=1e-4)
 
 
 @torch.no_grad()

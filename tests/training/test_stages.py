@@ -86,17 +86,23 @@ def test_stages_are_chosen_and_fitted_to_the_data():
 
 
 def test_only_the_small_preset_goes_on_being_taught(clips):
-    """The vision prior alone, in talks alone; without it the way is the paper's."""
-    assert Loss.DISTILLATION not in nine_b()[-1].losses
-    unified = miniature.stages()[-1]
-    task = task_of(unified, clips)
-    assert task.vision is not None and task.video is task.language is None
-    assert {name for name in task.weights if name.startswith("distillation")} == {"distillation/picture", "distillation/clip"}
-    assert set(task.counts(task.draw(Share(0)))) == set(task.weights)
+    """A prior teaches where its part learns; without the teachers the way is the paper's."""
+    assert all(Loss.DISTILLATION not in stage.losses for stage in nine_b() if stage.warmup is None)
+    taught = {stage.name: (stage.taught(Part.PRE), stage.taught(Part.POST)) for stage in tiny()}
+    assert {name for name, (pre, _) in taught.items() if pre} == {"1-warmup-pre", "3-unified"}
+    assert {name for name, (_, post) in taught.items() if post} == {NAMES[1], *NAMES[4:]}
+    for number, silent in ((5, {"distillation/picture", "distillation/clip"}), (6, set())):
+        stage = miniature.stages()[number]
+        task = task_of(stage, clips)
+        assert (task.vision is None) == bool(silent) and task.video is not None and task.language is not None
+        wanted = {f"distillation/{source.value}" for source in stage.rows} - silent
+        assert {name for name in task.weights if name.startswith("distillation")} == wanted
+        assert set(task.counts(task.draw(Share(0)))) == set(task.weights)
     with pytest.raises(ConfigError, match="none are given"):
-        StageTask(miniature.model(), unified, clips)
+        StageTask(miniature.model(), miniature.stages()[-1], clips)
     way = unguided(tiny())
-    assert set(way[-1].losses) == {Loss.NEXT_TOKEN, Loss.DIFFUSION} and way[:-1] == tiny()[:-1]
+    assert set(way[-1].losses) == {Loss.NEXT_TOKEN, Loss.DIFFUSION} and way[:4] == tiny()[:4]
+    assert not any(stage.taught(part) for stage in way[2:] for part in Part)
 
 
 @pytest.mark.parametrize("number", range(len(NAMES)), ids=NAMES)
