@@ -15,14 +15,16 @@ MEDIA = Path(__file__).resolve().parent / "media"
 SIZE = 336
 
 
-def item(colour: str, shape: str, x: float, y: float, radius: float, motion: str = "still", travel: float = 0.0) -> SceneObject:
+def item(
+    colour: str, shape: str, x: float, y: float, radius: float, motion: str = "still", travel: float = 0.0, heading: str = ""
+) -> SceneObject:
     """An object in its plain colour."""
-    return SceneObject(colour, shape, x, y, radius, motion, travel, COLOURS[colour])
+    return SceneObject(colour, shape, x, y, radius, motion, travel, COLOURS[colour], heading)
 
 
-def scene(background: str, *objects: SceneObject) -> Scene:
-    """A scene on a plain background."""
-    return Scene(background, objects, BACKGROUNDS[background])
+def scene(background: str, *objects: SceneObject, texture: str = "plain") -> Scene:
+    """A scene; the nearest object comes first."""
+    return Scene(background, objects, BACKGROUNDS[background], texture)
 
 
 PICTURES = {
@@ -35,11 +37,17 @@ PICTURES = {
         item("blue", "square", 0.55, 0.7, 0.16),
         item("green", "triangle", 0.8, 0.28, 0.15),
     ),
+    "behind": scene(
+        "brown", item("yellow", "star", 0.4, 0.52, 0.17), item("blue", "circle", 0.58, 0.48, 0.24), texture="checkered"
+    ),
+    "beside": scene("navy", item("red", "square", 0.26, 0.4, 0.18), item("white", "ring", 0.74, 0.55, 0.17), texture="striped"),
 }  # fmt: skip
 CLIPS = {
     "circle_left": scene("black", item("red", "circle", 0.5, 0.5, 0.2, "left", 0.5)),
     "square_growing": scene("navy", item("orange", "square", 0.5, 0.5, 0.22, "growing", 1.0)),
     "triangle_up": scene("gray", item("green", "triangle", 0.4, 0.5, 0.2, "up", 0.5)),
+    "heart_entering": scene("black", item("pink", "heart", 0.12, 0.5, 0.24, "entering", 0.76, "right"), texture="dotted"),
+    "two": scene("navy", item("orange", "circle", 0.26, 0.5, 0.18, "up", 0.4), item("purple", "ring", 0.74, 0.5, 0.18)),
 }
 
 
