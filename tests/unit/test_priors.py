@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from diffusers import CogVideoXTransformer3DModel
@@ -20,6 +22,7 @@ from core.weights.priors import build_from_priors, frozen_time, main
 from core.weights.specialists import load_prior, load_tokenizer
 
 TIMESTEP = 300
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "priors"
 
 
 def tiny_vision(**changes) -> CLIPVisionModel:
@@ -179,20 +182,15 @@ def test_a_tokenizer_without_media_tokens_gets_them(tmp_path):
         load_tokenizer(str(tmp_path))
 
 
-def test_the_command_writes_a_checkpoint_that_talks(bundled, tmp_path, capsys):
-    tokenizer = bundled.processor.tokenizer
-    folders = [str(tmp_path / name) for name in ("vision", "language", "video")]
-    tiny_vision().save_pretrained(folders[0])
-    tiny_language(vocab_size=len(tokenizer)).save_pretrained(folders[1])
-    tokenizer.save_pretrained(folders[1])
-    tiny_video().save_pretrained(folders[2])
-    command = ["--vision", folders[0], "--language", folders[1], "--video", folders[2], "--out", str(tmp_path / "out")]
-    assert main(command) == 0
-    omni = HaploOmni.load(tmp_path / "out", device="cpu", vae=bundled.folder)
+def test_the_example_priors_become_a_checkpoint_that_talks(tmp_path, capsys):
+    folders = {name: str(EXAMPLES / name) for name in ("vision", "language", "video")}
+    command = ["--vision", folders["vision"], "--language", folders["language"], "--video", folders["video"]]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    omni = HaploOmni.load(tmp_path / "out", device="cpu", vae=EXAMPLES)
     assert isinstance("".join(omni.chat([{"role": "user", "content": "Hello"}], max_new_tokens=2)), str)
     *_, clip = omni.text_to_video("a circle", num_inference_steps=1, height=32, width=32, num_frames=1)
     assert clip.frames.shape == (1, 32, 32, 3)
-    assert main([*command[:-2], "--vision", folders[2], "--out", str(tmp_path / "no")]) == 2
+    assert main([*command, "--vision", folders["video"], "--out", str(tmp_path / "no")]) == 2
     assert "CogVideoXTransformer3DModel; a CLIPVisionModel is needed" in capsys.readouterr().err
-    assert main([*command[:-2], "--language", str(tmp_path / "nowhere"), "--out", str(tmp_path / "no")]) == 2
+    assert main([*command, "--language", str(tmp_path / "nowhere"), "--out", str(tmp_path / "no")]) == 2
     assert not (tmp_path / "no").exists()
