@@ -50,8 +50,16 @@ def export_checkpoint(
     HaploOmniProcessor.for_config(model.config, tokenizer).save_pretrained(folder)
     if vae is not None:
         AutoencoderKLCogVideoX.from_pretrained(vae, torch_dtype=torch.bfloat16).save_pretrained(folder / "vae")
+        _forget_origin(folder / "vae" / "config.json")
         previews = [file for file in (vae / PREVIEW_FILE, vae.parent / PREVIEW_FILE) if file.is_file()]
         if previews:
             shutil.copyfile(previews[0], folder / PREVIEW_FILE)
     build_scheduler().save_pretrained(folder / "scheduler")
     (folder / "haploomni.json").write_text(json.dumps(profile or DEFAULTS, indent=2) + "\n")
+
+
+def _forget_origin(file: Path) -> None:
+    """Drop the path that diffusers notes: where something was read from is nobody's business."""
+    settings = json.loads(file.read_text())
+    settings.pop("_name_or_path", None)
+    file.write_text(json.dumps(settings, indent=2) + "\n")

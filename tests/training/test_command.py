@@ -25,6 +25,7 @@ def test_from_nothing_to_a_checkpoint(tmp_path):
     assert (watched / "samples" / "step-000001" / "answers.md").read_text().count("\n") == 4
     assert list(watched.glob("tensorboard/events*")) or list(watched.glob("**/events*"))
     omni = HaploOmni.load(tmp_path / "checkpoint", device="cpu")
+    assert not [file for file in (tmp_path / "checkpoint").rglob("*.json") if str(tmp_path) in file.read_text()], "no paths"
     assert isinstance("".join(omni.chat([{"role": "user", "content": "Hello"}], max_new_tokens=4)), str)
     *_, clip = omni.text_to_video("a red circle", num_inference_steps=1, height=32, width=32, seed=0)
     assert clip.frames.shape == (9, 32, 32, 3)
