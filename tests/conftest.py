@@ -30,16 +30,16 @@ def bundled():
 
 @pytest.fixture(scope="session")
 def reference_model():
-    """``reference_model("a")``: a reference checkpoint's model in float32."""
+    """``reference_model("a")``: a reference checkpoint's model in float32, or in another precision."""
     from core import HaploOmniForConditionalGeneration
 
     loaded = {}
 
-    def get(variant: str):
-        if variant not in loaded:
+    def get(variant: str, dtype: torch.dtype = torch.float32):
+        if (variant, dtype) not in loaded:
             folder = REFERENCE / variant / "checkpoint"
-            loaded[variant] = HaploOmniForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-        return loaded[variant]
+            loaded[variant, dtype] = HaploOmniForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
+        return loaded[variant, dtype]
 
     return get
 

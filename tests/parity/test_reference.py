@@ -86,16 +86,20 @@ def test_noise_prediction(variant, name, reference_model, reference_cases):
     assert largest(fast, expected["sample"]) <= 1e-4
 
 
+# Eight guided steps multiply one float32 rounding some 200 times: between processors, and between torch's kernels on
+# one of them, the final latents move by up to 2e-3, which says nothing of the model. In float64 that noise is gone
+# and what is left, 7.2e-4, is the reference's own; so the tolerance is held there.
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-3), (torch.float32, 5e-3)])
 @pytest.mark.parametrize("path", ["plain", "prefix"])
 @pytest.mark.parametrize(("variant", "name"), named("ddim"))
-def test_ddim(variant, name, path, reference_model, reference_cases):
+def test_ddim(variant, name, path, dtype, tolerance, reference_model, reference_cases):
     case, expected = reference_cases(variant)[name]
-    model = reference_model(variant)
+    model = reference_model(variant, dtype)
     scheduler = CogVideoXDDIMScheduler(**case["scheduler"])
     scheduler.set_timesteps(case["steps"])
     assert scheduler.timesteps.tolist() == expected["timesteps"].tolist()
     prompt = {"input_ids": expected["input_ids"], "attention_mask": expected["attention_mask"]}
-    latents = expected["latents"]
+    latents = expected["latents"].to(dtype)
     with torch.no_grad():
         given = prompt if path == "plain" else {"prefix": model(**prompt, return_prefix=True).prefix}
         for step, timestep in enumerate(scheduler.timesteps):
@@ -104,4 +108,5 @@ def test_ddim(variant, name, path, reference_model, reference_cases):
             latents = scheduler.step(guided, timestep, latents, eta=case["eta"], return_dict=False)[0]
             if step == 0:
                 assert largest(latents, expected["after_first_step"]) <= 1e-4
-    assert largest(latents, expected["final"]) <= 1e-3
+    assert latents.dtype == dtype
+    assert largest(latents, expected["final"]) <= tolerance
