@@ -60,10 +60,10 @@ class Lengths:
     """Steps of everything before the stages, and clips of every shape."""
 
     autoencoder: int = 2900
-    language: int = 1600
-    vision: int = 2600
-    video_stills: int = 6000
-    video: int = 2500
+    language: int = 900
+    vision: int = 1800
+    video_stills: int = 1000
+    video: int = 11_600
     stills: tuple[ClipShape, ...] = STILLS
     clips: tuple[ClipShape, ...] = CLIPS
     held_out_clips: int = 80
@@ -193,7 +193,7 @@ class Course:
         language = load_prior(Qwen2ForCausalLM, str(self._prior("language")))
         task = VideoPrior(language, stills, clips, 64, 0, self.seed)
         self._fit("video-stills", task, _muon(self.lengths.video_stills, ema=0.998))
-        task = VideoPrior(language, stills, clips, 24, 18, self.seed + 1)
+        task = VideoPrior(language, stills, clips, 16, 20, self.seed + 1)
         task.video.load_state_dict(load_prior(CogVideoXTransformer3DModel, str(self._prior("video-stills"))).state_dict())
         self._fit("video", task, _muon(self.lengths.video, 1.5e-3, ema=0.998))
 

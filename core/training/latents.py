@@ -47,10 +47,10 @@ class ClipShape:
 
 STILLS = (ClipShape(1, 128, 128, 6000, 8.0), ClipShape(1, 128, 192, 800), ClipShape(1, 192, 128, 800))
 CLIPS = (
-    ClipShape(9, 128, 128, 7000, 10.0),
-    ClipShape(9, 128, 192, 700),
-    ClipShape(9, 192, 128, 700),
-    ClipShape(17, 128, 128, 700),
+    ClipShape(9, 128, 128, 8000, 10.0),
+    ClipShape(9, 128, 192, 600),
+    ClipShape(9, 192, 128, 600),
+    ClipShape(17, 128, 128, 600),
     ClipShape(25, 128, 128, 400),
 )
 

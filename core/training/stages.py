@@ -189,16 +189,17 @@ def tiny() -> tuple[Stage, ...]:
     talks, noise = {Source.PICTURE: 24, Source.CLIP: 8}, {Source.STILL: 16, Source.VIDEO: 16}
     rows = dict.fromkeys(NAMES[:1] + NAMES[2:3], talks) | dict.fromkeys(("1-warmup-post", *NAMES[3:5]), noise)
     mixed = {Source.PICTURE: 12, Source.CLIP: 8, Source.STILL: 4, Source.VIDEO: 24}
+    unified = {Source.PICTURE: 8, Source.CLIP: 6, Source.STILL: 2, Source.VIDEO: 14}
     plans = {
-        "1-warmup-pre": plan(100, 1e-3),
-        "1-warmup-post": plan(150, 1e-3),
-        "2-align-pre-connector": plan(200, 1e-3),
-        "2-align-post-connector": plan(60, 1e-3),
-        "2-align-post": plan(150, 1e-3),
-        "2-align-together": plan(200, 1e-3),
-        "3-unified": plan(2000, 5e-4, ema=0.997),
+        "1-warmup-pre": plan(40, 1e-3),
+        "1-warmup-post": plan(60, 1e-3),
+        "2-align-pre-connector": plan(80, 1e-3),
+        "2-align-post-connector": plan(24, 1e-3),
+        "2-align-post": plan(60, 1e-3),
+        "2-align-together": plan(80, 1e-3),
+        "3-unified": plan(2400, 7e-4, ema=0.995),
     }
-    return stage_steps(rows=rows | dict.fromkeys(NAMES[5:], mixed), plans=plans, guided=True)
+    return stage_steps(rows=rows | {NAMES[5]: mixed, NAMES[6]: unified}, plans=plans, guided=True)
 
 
 PRESETS = {"tiny": tiny, "9b": nine_b}
