@@ -23,7 +23,9 @@ def picture_examples() -> list[list[dict]]:
     rows = [
         ("What colour is the heart?", ["heart.png"]),
         ("How many shapes are there?", ["three.png"]),
-        ("Describe the picture.", ["ring.png"]),
+        ("Describe the picture.", ["behind.png"]),
+        ("What is right of the square?", ["beside.png"]),
+        ("Where is the dog?", ["ring.png"]),
         ("Do you see a yellow star?", ["star.png"]),
         ("Who are you?", []),
     ]
@@ -35,9 +37,10 @@ def clip_examples() -> list[list[dict]]:
     media = EXAMPLES / "media"
     rows = [
         ("How does it move?", ["circle_left.mp4"]),
-        ("What happens?", ["square_growing.mp4"]),
+        ("What happens?", ["heart_entering.mp4"]),
         ("Describe the video.", ["triangle_up.mp4"]),
-        ("What shape is it?", ["circle_left.mp4"]),
+        ("How many shapes are there?", ["two.mp4"]),
+        ("What does the square do?", ["square_growing.mp4"]),
     ]
     return [[{"text": text, "files": [str(media / name) for name in files]}] for text, files in rows]
 
@@ -48,7 +51,8 @@ PROMPTS = [
     "a blue square moving up on a gray background",
     "a white ring moving right on a brown background",
     "a green triangle that stays still on a black background",
-    "a pink heart shrinking on a navy background",
+    "a pink heart entering from the left on a navy background",
+    "a purple star above a white circle on a black background",
 ]
 
 

@@ -30,7 +30,7 @@ from core.training.trainer import Share
 
 PLAIN_CONNECTOR = {"use_pre_norm": False, "use_affine_bias": True}
 # steps of the stages, in order: without a fitted start alignment takes longer than the small preset gives it
-WAY = (250, 500, 300, 200, 1000, 300, 1800)
+WAY = (250, 500, 300, 200, 1000, 300, 2400)
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def test_a_clip_comes_out_of_the_noise(page):
     expect(video).to_be_visible()
     page.wait_for_function("document.querySelector('#video-result video').readyState >= 2")
     width = page.evaluate("document.querySelector('#video-result video').videoWidth")
-    assert width == 96
+    assert width == 128
     source = video.get_attribute("src") or page.evaluate("document.querySelector('#video-result video').currentSrc")
     data = urllib.request.urlopen(source, timeout=20).read()
     assert data[4:8] == b"ftyp" and len(data) > 1000
