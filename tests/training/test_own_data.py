@@ -18,7 +18,7 @@ from core.training.batches import IGNORE
 from core.training.course import Course
 from core.training.losses import next_token_loss
 from core.training.own_data import OwnTalks, answer_labels, fit_frames, read_rows
-from core.training.stages import NAMES, chosen, tiny
+from core.training.stages import NAMES, chosen, scaled, tiny
 from core.training.trainer import Share
 from tests.training import miniature
 
