@@ -18,7 +18,7 @@ from core.training.course import assemble
 from core.training.language import language_config
 from core.training.latents import ClipShape, LatentClips, clips_seed
 from core.training.stage_task import Data, SceneTalks, Teachers
-from core.training.stages import Source, Stage, scaled, tiny
+from core.training.stages import Source, Stage, tiny
 from core.training.tokenizer import build_tokenizer
 from core.training.trainer import Optimizer
 
@@ -79,9 +79,12 @@ def data(folder: Path) -> Data:
 
 
 def stages(steps: int = 3) -> tuple[Stage, ...]:
-    """The real way with few steps and rows."""
-    short = scaled(tiny(), rows=0.5)  # at least two rows of everything, for two processes
-    return tuple(replace(stage, plan=replace(stage.plan, steps=steps, warmup=1, optimizer=Optimizer.ADAMW)) for stage in short)
+    """The real way with few steps and rows; an even number of rows of everything, for two processes."""
+    made = []
+    for stage in tiny():
+        plan = replace(stage.plan, steps=steps, warmup=1, optimizer=Optimizer.ADAMW)
+        made.append(replace(stage, rows={source: max(2, count // 4 * 2) for source, count in stage.rows.items()}, plan=plan))
+    return tuple(made)
 
 
 def launch(processes: int, module: str, *given: str) -> None:
