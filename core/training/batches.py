@@ -24,7 +24,7 @@ from core.model.anyres import plan_grid
 from core.processor.image import CLIP_MEAN, CLIP_STD
 from core.training.drawing import photograph
 from core.training.scenes import MOTIONS, Scene, aspect_of, render, sample_scene
-from core.training.tasks import Exchange, caption, description, exchanges, prompt, sentence, small_talk
+from core.training.tasks import PLACE_KINDS, Exchange, caption, description, exchanges, prompt, sentence, small_talk
 
 TILE = 84
 PATCH = 14
@@ -39,6 +39,7 @@ class Medium(Enum):
     """What a talk is about."""
 
     PICTURE = "picture"
+    PAIR = "picture of two things"
     CLIP = "clip"
     WORDS = "words"
 
@@ -159,8 +160,8 @@ class TalkRow:
             self.ids += words
 
 
-def draw_picture(rng: random.Random, held_out: bool = False) -> tuple[Scene, np.ndarray, tuple[int, int]]:
-    """A scene, its picture as it lands on the tile uint8 [1, h, w, 3], and (h, w).
+def draw_picture(rng: random.Random, held_out: bool = False, pair: bool = False) -> tuple[Scene, np.ndarray, tuple[int, int]]:
+    """A scene (``pair``: of two things), its picture as it lands on the tile uint8 [1, h, w, 3], and (h, w).
 
     Moving objects are drawn in the middle of their way: a picture shows every pair of colour and shape that clips show.
     """
@@ -168,7 +169,7 @@ def draw_picture(rng: random.Random, held_out: bool = False) -> tuple[Scene, np.
     if rng.random() < 0.4:
         short = rng.randint(NARROWEST, TILE)
         height, width = (short, TILE) if rng.random() < 0.5 else (TILE, short)
-    count = rng.choice((1, 1, 1, 1, 2, 2, 2, 2, 3, 4))
+    count = rng.choice((1, 1, 1, 1, 2, 2, 2, 2, 3, 4)) if not pair else 2
     motion, aspect = rng.choice(PICTURE_MOTIONS), aspect_of(height, width)
     scene = sample_scene(rng, count, held_out, motion, aspect=aspect, clip=False)
     return scene, photograph(render(scene, height, width), rng), (height, width)
@@ -196,7 +197,7 @@ def talk_row(sentences: Sentences, rng: random.Random, length: int, medium: Medi
     if medium is not Medium.CLIP and not held_out and rng.random() < 0.05:
         row.add_talks([sentences.talk([small_talk(rng)]) for _ in range(14)], length)
         return row
-    clip = medium is Medium.CLIP
+    clip, pair = medium is Medium.CLIP, medium is Medium.PAIR
     if medium is Medium.WORDS:
         clip = rng.random() < 0.5
         motion = None if clip else rng.choice(PICTURE_MOTIONS)
@@ -209,11 +210,12 @@ def talk_row(sentences: Sentences, rng: random.Random, length: int, medium: Medi
             row.open([sentences.video] * PATCHES, group=True)
         row.open([sentences.video, *sentences.encode("\n")])
     else:
-        scene, frames, size = draw_picture(rng, held_out)
+        scene, frames, size = draw_picture(rng, held_out, pair)
         row.media.append((normalise_frames(frames), size))
         row.open([sentences.image] * picture_tokens(*size), group=True)
         row.open(sentences.encode("\n"))
-    row.add_talks([sentences.talk(talk) for talk in exchanges(scene, rng, clip, 14, held_out)], length)
+    talks = exchanges(scene, rng, clip, 14, held_out, PLACE_KINDS if pair else None)
+    row.add_talks([sentences.talk(talk) for talk in talks], length)
     return row
 
 

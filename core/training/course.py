@@ -42,7 +42,7 @@ from core.weights.specialists import load_prior
 logger = logging.getLogger(__name__)
 
 # tokens of a training row about a picture and about a clip
-LENGTHS = {Source.PICTURE: 224, Source.CLIP: 288}
+LENGTHS = {Source.PICTURE: 224, Source.PAIR: 224, Source.CLIP: 288}
 CONNECTOR = {"use_pre_norm": True, "use_affine_bias": True}
 TINY = {
     "image_aspect_ratio": "anyres_max_1",
@@ -63,7 +63,7 @@ class Lengths:
     language: int = 900
     vision: int = 1800
     video_stills: int = 1000
-    video: int = 11_600
+    video: int = 16_400
     stills: tuple[ClipShape, ...] = STILLS
     clips: tuple[ClipShape, ...] = CLIPS
     held_out_clips: int = 80
@@ -211,12 +211,12 @@ class Course:
         """Procedural scenes."""
         sentences = Sentences(self.tokenizer)
         stills, clips = self._sources()
-        media = {Source.PICTURE: Medium.PICTURE, Source.CLIP: Medium.CLIP}
+        media = {Source.PICTURE: Medium.PICTURE, Source.PAIR: Medium.PAIR, Source.CLIP: Medium.CLIP}
         unseen = [LatentClips(sentences, self.world / "clips-held-out", [s], True) for s in self._held_out()]
         return Data(
             {s: SceneTalks(sentences, medium, LENGTHS[s]) for s, medium in media.items()}
             | {Source.STILL: stills, Source.VIDEO: clips},
-            {s: SceneTalks(sentences, medium, LENGTHS[s], held_out=True) for s, medium in media.items()}
+            {s: SceneTalks(sentences, media[s], LENGTHS[s], held_out=True) for s in (Source.PICTURE, Source.CLIP)}
             | {Source.STILL: unseen[0], Source.VIDEO: unseen[1]},
         )
 
@@ -239,8 +239,9 @@ class Course:
             model.save_pretrained(folder)
 
     def some_batches(self, count: int = 4) -> list[TalkBatch | NoiseBatch]:
-        """A few rows of every source, always the same."""
-        return [rows.draw(f"amplitudes/{source.value}", count, Share(0)) for source, rows in self.data.training.items()]
+        """A few rows of every source, practice aside; always the same."""
+        drawn = {source: rows for source, rows in self.data.training.items() if source is not Source.PAIR}
+        return [rows.draw(f"amplitudes/{source.value}", count, Share(0)) for source, rows in drawn.items()]
 
     def first_model(self) -> tuple[HaploOmniForConditionalGeneration, dict[str, Any]]:
         """What the stages start from, and what was measured on the way."""

@@ -139,6 +139,9 @@ class LatentClips:
         folder: what :func:`encode_clips` wrote.
         shapes: those to draw from.
         held_out: whether they are of the held-out side of the split.
+
+    Raises:
+        CheckpointError: the folder has fewer clips than the shapes say.
     """
 
     def __init__(self, sentences: Sentences, folder: Path, shapes: Sequence[ClipShape], held_out: bool = False) -> None:
@@ -147,6 +150,12 @@ class LatentClips:
         self.latents: dict[str, Tensor] = {}
         for shape in shapes:
             files = [folder / f"{shape.name}-{start // CHUNK}.pt" for start in range(0, shape.clips, CHUNK)]
+            missing = [file.name for file in files if not file.exists()]
+            if missing:
+                raise CheckpointError(
+                    f"{folder} lacks {missing[0]} of {shape.clips} encoded clips; finish them with "
+                    "python -m core.training clips, or give with --lengths the factor they were made with."
+                )
             self.latents[shape.name] = torch.cat([torch.load(file, weights_only=True) for file in files])[: shape.clips]
 
     def draw(self, key: str, rows: int, share: Share) -> NoiseBatch:

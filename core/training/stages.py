@@ -45,15 +45,19 @@ class Norms(Enum):
 
 
 class Source(Enum):
-    """Where rows come from. Understanding: pictures and clips to talk about. Generation: pictures and clips to denoise."""
+    """Where rows come from. Understanding: pictures and clips to talk about. Generation: pictures and clips to denoise.
+
+    ``PAIR`` is practice: pictures of two things, with questions about where they stand and nothing else.
+    """
 
     PICTURE = "picture"
+    PAIR = "pair"
     CLIP = "clip"
     STILL = "still"
     VIDEO = "video"
 
 
-TALKS = (Source.PICTURE, Source.CLIP)
+TALKS = (Source.PICTURE, Source.PAIR, Source.CLIP)
 NOISE = (Source.STILL, Source.VIDEO)
 
 

@@ -15,12 +15,14 @@ from core.training.batches import (
     Medium,
     Sentences,
     collate_talks,
+    draw_picture,
     noise_rows,
     picture_tokens,
     prompt_row,
     talk_row,
 )
 from core.training.stages import Source
+from core.training.tasks import PLACE_KINDS, exchanges
 from core.training.trainer import Share
 from tests.training import miniature
 
@@ -92,6 +94,18 @@ def test_shares_are_dealt_out_and_make_up_the_batch(tmp_path):
             assert torch.equal(parts[0].latents, whole.latents[::2]) and torch.equal(parts[1].noise, whole.noise[1::2])
             assert torch.equal(parts[1].timestep, whole.timestep[1::2])
     assert list(Share(0, 1, 3).rows(8)) == [1, 4, 7]
+
+
+def test_practice_rows_ask_where_two_things_stand(small):
+    _, sentences = small
+    asked, spoken = set(), ""
+    for seed in range(12):
+        scene, _, _ = draw_picture(random.Random(seed), pair=True)
+        assert len(scene.objects) == 2
+        asked |= {said.kind for talk in exchanges(scene, random.Random(seed), False, 14, asked=PLACE_KINDS) for said in talk}
+        spoken += miniature.tokenizer().decode(talk_row(sentences, random.Random(seed), 224, Medium.PAIR).ids)
+    assert asked == {"relation", "position", "neighbour", "refusal"}
+    assert "left of" in spoken and "how many" not in spoken.lower()
 
 
 def test_noise_rows_are_padded_on_the_right(small):

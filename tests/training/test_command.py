@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from core import HaploOmni
 from core.training.__main__ import main
+from core.training.further import main as further
 from core.training.stages import NAMES
 
 
@@ -31,3 +34,49 @@ def test_from_nothing_to_a_checkpoint(tmp_path):
     assert clip.frames.shape == (9, 32, 32, 3)
     assert main(given) == 0
     assert {path: path.stat().st_mtime_ns for path in made} == made, "what is finished is not run again"
+    one_more_stage(tmp_path)
+
+
+def one_more_stage(run):
+    """A further stage trains on the run's last weights and becomes its checkpoint."""
+    start, weights = run / NAMES[-1] / "model", run / "checkpoint" / "model.safetensors"
+    before = weights.read_bytes()
+    given = [
+        "4-pairs",
+        "--out",
+        str(run),
+        "--start",
+        str(start),
+        "--rows",
+        "pair=1",
+        "--steps",
+        "1",
+        "--device",
+        "cpu",
+        "--samples",
+        "0",
+    ]
+    assert further(given) == 2, "it was made shorter than usual"
+    given += ["--lengths", "0.0002"]
+    assert further(given) == 0
+    record = json.loads((run / "4-pairs" / "stage.json").read_text())
+    assert record["started_from"] == NAMES[-1] and record["rows"] == {"pair": 1}
+    assert set(record["losses"]) == {"next token", "distillation"}, "nothing to denoise, nothing to learn it from"
+    made = weights.read_bytes()
+    assert made != before and isinstance(HaploOmni.load(run / "checkpoint", device="cpu"), HaploOmni)
+    assert further(given) == 0 and weights.read_bytes() == made
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["4-pairs", "--rows", "pairs=2", "--steps", "1"], "--rows has 'pairs=2'"),
+        (["4-pairs", "--rows", "pair=0", "--steps", "1"], "--rows has 'pair=0'"),
+        (["3-unified", "--rows", "pair=2", "--steps", "1"], "cannot be called '3-unified'"),
+        (["4-pairs", "--rows", "pair=2", "--steps", "0"], "must be above zero"),
+        (["4-pairs", "--rows", "pair=2", "--steps", "1"], "There is no"),
+    ],
+)
+def test_a_further_stage_that_cannot_be(tmp_path, capsys, given, said):
+    assert further([*given, "--out", str(tmp_path), "--start", str(tmp_path / "model")]) == 2
+    assert said in capsys.readouterr().err

@@ -135,8 +135,8 @@ def truth_of(exchange, scene: Scene, clip: bool) -> bool:
     if exchange.kind == "background":
         return scene.background in words and (scene.texture == "plain") != (scene.texture in words)
     if exchange.kind == "refusal":
-        thing = words.removeprefix("there is no ").removesuffix(" here")
-        return thing not in shapes and f"the {thing}" in exchange.question.lower()
+        there = {f"the {name}" for name in (*shapes, *(f"{c} {s}" for c, s in zip(colours, shapes, strict=True)))}
+        return words == "i do not see that here" and not any(name in exchange.question.lower() for name in there)
     if exchange.kind == "caption":
         return all(name in words for name in (*colours, *shapes, scene.background))
     if exchange.kind == "yes_no" and not exchange.question.lower().startswith("tell"):
