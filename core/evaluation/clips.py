@@ -14,7 +14,8 @@ from core.evaluation.judge import judge
 from core.pipelines import GeneratedVideo, HaploOmni
 from core.training.drawing import paint_background
 from core.training.scenes import Scene, aspect_of, combinations, render, sample_object, sample_scene
-from core.training.tasks import moving, prompt
+from core.training.tasks import prompt
+from core.training.wording import moving
 
 Scores = dict[str, tuple[int, int]]
 # what the judge can tell apart when two objects overlap is too little to count

@@ -24,7 +24,8 @@ from core.model.anyres import plan_grid
 from core.processor.image import CLIP_MEAN, CLIP_STD
 from core.training.drawing import photograph
 from core.training.scenes import MOTIONS, Scene, aspect_of, render, sample_scene
-from core.training.tasks import PLACE_KINDS, Exchange, caption, description, exchanges, prompt, sentence, small_talk
+from core.training.tasks import PLACE_KINDS, Exchange, exchanges, prompt, small_talk
+from core.training.wording import caption, description, sentence
 
 TILE = 84
 PATCH = 14

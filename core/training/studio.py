@@ -19,8 +19,8 @@ from core.model.modeling import HaploOmniForConditionalGeneration
 from core.pipelines import GeneratedVideo, HaploOmni
 from core.processor import HaploOmniProcessor
 from core.processor.prompts import Message
-from core.training.tasks import caption
 from core.training.video import build_scheduler
+from core.training.wording import caption
 from core.weights.load import LoadedCheckpoint
 
 STEPS = 12  # of denoising: rough clips are enough to see where a run goes

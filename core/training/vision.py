@@ -23,8 +23,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from core.training.batches import IGNORE, PATCH, PATCHES, TILE, draw_picture, normalise_frames
 from core.training.drawing import BACKGROUNDS, COLOURS, SHAPES, TEXTURES, photograph
 from core.training.scenes import Scene, object_masks, render, sample_scene
-from core.training.tasks import PLACES, place
 from core.training.trainer import SavedTask, Share
+from core.training.wording import PLACES, place
 
 GRID = isqrt(PATCHES)  # patches along one side of a tile
 COVERED = 0.12  # of a patch's area: less counts as background

@@ -25,8 +25,9 @@ from core.training.scenes import (
     render,
     sample_scene,
 )
-from core.training.tasks import Interview, caption, exchanges, kinds_for, moving, place, position, prompt, small_talk
+from core.training.tasks import Interview, exchanges, kinds_for, prompt, small_talk
 from core.training.vision import GRID, patch_labels
+from core.training.wording import caption, moving, place, position
 
 
 def test_the_split_is_even_and_disjoint():
