@@ -31,7 +31,7 @@ def draw(clips, *sources: Source, key: str = "fit"):
 @pytest.fixture(scope="module")
 def fitted(clips):
     model = miniature.model()
-    report = fit_start(model, miniature.teachers().language, build_scheduler(), draw(clips, *Source))
+    report = fit_start(model, miniature.teachers().language, build_scheduler(), draw(clips, *clips.training))
     return model, report
 
 
@@ -97,7 +97,7 @@ def test_answers_read_what_the_language_prior_would(clips):
 
     model = miniature.model()
     before = read(model)
-    fit_start(model, language, build_scheduler(), draw(clips, *Source))
+    fit_start(model, language, build_scheduler(), draw(clips, *clips.training))
     assert read(model) < 0.7 * before
 
 
