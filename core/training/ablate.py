@@ -139,14 +139,14 @@ def arm_stages(arm: Arm, stages: tuple[Stage, ...], flops: dict[str, float]) -> 
 
 
 def curve(course: Course, flops: dict[str, float]) -> list[dict[str, float]]:
-    """All held-out measurements of a finished arm, by the compute spent until then (in units of 1e15)."""
+    """All held-out measurements of a finished arm, by the compute spent until then (in units of 1e12)."""
     points, spent = [], 0.0
     for stage in course.stages:
         for line in (course.out / stage.name / "metrics.jsonl").read_text().splitlines():
             values = json.loads(line)
             held_out = {key.removeprefix("held out/"): value for key, value in values.items() if key.startswith("held out/")}
             if held_out:
-                points.append({"compute": (spent + values["step"] * flops[stage.name]) / 1e15, **held_out})
+                points.append({"compute": (spent + values["step"] * flops[stage.name]) / 1e12, **held_out})
         spent += stage.plan.steps * flops[stage.name]
     return points
 

@@ -62,8 +62,10 @@ def draw_curves(results: Results, file: Path) -> None:
             panel.plot(xs, [mean(row) for row in rows], label=arm.name, color=f"C{number}", marker="o", markersize=3)
             panel.fill_between(xs, [min(row) for row in rows], [max(row) for row in rows], color=f"C{number}", alpha=0.15)
         panel.set_title(title)
-        panel.set_xlabel("compute of the stages, 1e15 floating-point operations")
+        panel.set_xlabel("compute of the stages, 1e12 floating-point operations")
+        if "loss" in title:
+            panel.set_yscale("log")
         panel.grid(alpha=0.3)
-    panels.flat[0].legend()
+    panels.flat[1].legend(loc="upper left")
     drawing.savefig(file, dpi=110)
     pyplot.close(drawing)
