@@ -40,8 +40,30 @@ def parse_rows(given: list[str]) -> dict[Source, int]:
     return rows
 
 
-def further_stage(name: str, rows: dict[Source, int], steps: int, lr: float) -> Stage:
-    """Unified tuning of the small preset under another name, with these rows.
+def parse_losses(given: list[str]) -> dict[Loss, float]:
+    """``["diffusion=0.3", "distillation=2"]`` as weights by loss.
+
+    Raises:
+        ConfigError: a loss that unified tuning does not count, or a weight that is not above zero.
+    """
+    known = {loss.value: loss for loss in tiny()[-1].losses}
+    losses: dict[Loss, float] = {}
+    for part in given:
+        name, _, weight = part.partition("=")
+        try:
+            value = float(weight)
+        except ValueError:
+            value = 0.0
+        if name not in known or not 0 < value < float("inf"):
+            raise ConfigError(
+                f"--losses has '{part}'; write a loss and its weight, such as diffusion=0.3, of {', '.join(known)}."
+            )
+        losses[known[name]] = value
+    return losses
+
+
+def further_stage(name: str, rows: dict[Source, int], steps: int, lr: float, weights: dict[Loss, float] | None = None) -> Stage:
+    """Unified tuning of the small preset under another name, with these rows and, where given, weights of the losses.
 
     Raises:
         ConfigError: the name is one of the way's own stages, or there is nothing to do.
@@ -52,7 +74,8 @@ def further_stage(name: str, rows: dict[Source, int], steps: int, lr: float) -> 
         raise ConfigError(f"--steps is {steps} and --lr {lr}; both must be above zero.")
     last = tiny()[-1]
     counted = {Loss.NEXT_TOKEN: TALKS, Loss.DIFFUSION: NOISE}
-    losses = {loss: weight for loss, weight in last.losses.items() if loss not in counted or set(rows) & set(counted[loss])}
+    every = {**last.losses, **(weights or {})}
+    losses = {loss: weight for loss, weight in every.items() if loss not in counted or set(rows) & set(counted[loss])}
     plan = replace(last.plan, steps=steps, lr=lr, warmup=max(1, min(last.plan.warmup, steps // 10)))
     stage = replace(last, name=name, rows=rows, losses=losses, plan=plan)
     stage.check()
@@ -65,7 +88,7 @@ def further(options: argparse.Namespace) -> None:
     Raises:
         ConfigError: there is no such start, or the run lacks what the rows are drawn with.
     """
-    stage = further_stage(options.name, parse_rows(options.rows), options.steps, options.lr)
+    stage = further_stage(options.name, parse_rows(options.rows), options.steps, options.lr, parse_losses(options.losses))
     needed = [options.out / "priors" / "video" / "config.json", options.out / "clips", options.start / "config.json"]
     for path in needed:
         if not path.exists():
@@ -84,6 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("runs/tiny"), help="folder of the run (default: runs/tiny)")
     parser.add_argument("--start", type=Path, required=True, help="weights to go on from, such as runs/tiny/3-unified/model")
     parser.add_argument("--rows", nargs="+", required=True, help="rows of a batch, such as picture=10 clip=8 still=2 video=12")
+    parser.add_argument("--losses", nargs="+", default=[], help="weights other than 1, such as diffusion=0.3 distillation=2")
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--lr", type=float, default=7e-4, help="default: 7e-4")
     parser.add_argument("--lengths", type=float, default=1.0, help="the run's own --steps (default: 1)")

@@ -49,6 +49,8 @@ def one_more_stage(run):
         str(start),
         "--rows",
         "pair=1",
+        "--losses",
+        "distillation=2",
         "--steps",
         "1",
         "--device",
@@ -61,7 +63,7 @@ def one_more_stage(run):
     assert further(given) == 0
     record = json.loads((run / "4-pairs" / "stage.json").read_text())
     assert record["started_from"] == NAMES[-1] and record["rows"] == {"pair": 1}
-    assert set(record["losses"]) == {"next token", "distillation"}, "nothing to denoise, nothing to learn it from"
+    assert record["losses"] == {"next token": 1.0, "distillation": 2.0}, "nothing to denoise, nothing to learn it from"
     made = weights.read_bytes()
     assert made != before and isinstance(HaploOmni.load(run / "checkpoint", device="cpu"), HaploOmni)
     assert further(given) == 0 and weights.read_bytes() == made
@@ -72,6 +74,8 @@ def one_more_stage(run):
     [
         (["4-pairs", "--rows", "pairs=2", "--steps", "1"], "--rows has 'pairs=2'"),
         (["4-pairs", "--rows", "pair=0", "--steps", "1"], "--rows has 'pair=0'"),
+        (["4-pairs", "--rows", "pair=2", "--steps", "1", "--losses", "identity=1"], "--losses has 'identity=1'"),
+        (["4-pairs", "--rows", "pair=2", "--steps", "1", "--losses", "diffusion=0"], "--losses has 'diffusion=0'"),
         (["3-unified", "--rows", "pair=2", "--steps", "1"], "cannot be called '3-unified'"),
         (["4-pairs", "--rows", "pair=2", "--steps", "0"], "must be above zero"),
         (["4-pairs", "--rows", "pair=2", "--steps", "1"], "There is no"),
