@@ -24,7 +24,7 @@ DEFAULTS = {
         "triangles, stars, hearts and rings, one to four of them, on a plain, striped, checkered or dotted background in "
         "black, gray, brown or navy; they stay still, move, grow, shrink, enter or leave. It knows nothing else."
     ),
-    "generation": {"height": 128, "width": 128, "num_frames": 9, "num_inference_steps": 25, "guidance_scale": 4.0},
+    "generation": {"height": 128, "width": 128, "num_frames": 9, "num_inference_steps": 25, "guidance_scale": 6.0},
     "generation_limits": {"max_side": 256, "max_frames": 49},
     "generation_prompt": {"system": None, "user": "{prompt}"},
     "chat": {"max_new_tokens": 64, "temperature": 0.0, "num_frames": 4},

@@ -72,7 +72,6 @@ ASK: dict[str, tuple[str, ...]] = {
         "In (which|what) direction does {it} (move|go)?",
         "(Describe|Tell me) the (motion|movement) of {it}.",
         "(Can you tell me|Do you know) (how {it} moves|what {it} does)?",
-        "What (happens|is going on) in the {medium}?",
     ),
     "speed": (
         "(How fast|At what speed) does {it} (move|go)?",
@@ -103,6 +102,7 @@ ASK: dict[str, tuple[str, ...]] = {
         "What do you see?",
         "What is (this|that|shown here)?",
         "What does (the|this) {medium} show?",
+        "What (happens|is going on) in the {medium}?",
         "(Tell me|Say) what (you see|is there|this is).",
     ),
     "yes_no": (

@@ -142,7 +142,9 @@ class Interview:
         """A question about something that is not there."""
         absent = [shape for shape in SHAPES if all(o.shape != shape for o in self.scene.objects)]
         thing = self.rng.choice(absent if self.rng.random() < 0.6 else foreign(self.held_out))
-        kind = self.rng.choice(("colour", "colour", "position", "size", *(("motion",) if self.clip else ())))
+        # sizes are asked of single things only: elsewhere such a question would always be one to refuse
+        sizes, motions = ("size",) if self.single else (), ("motion",) if self.clip else ()
+        kind = self.rng.choice(("colour", "colour", "position", *sizes, *motions))
         question = self._phrase(kind, needs="{it}", it=f"the {thing}")
         return Exchange("refusal", question, ABSENT, ABSENT)  # a name never seen cannot be spelled
 
