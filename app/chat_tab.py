@@ -17,7 +17,8 @@ from gradio.data_classes import FileData
 
 from app.engine import Engine
 from app.errors import sentence
-from app.jobs import Ended, Progress, State, Waiting
+from app.jobs import Ended, Progress, Started, State, Waiting
+from app.words import under_way
 from core.errors import HaploOmniError, MediaError, PromptError
 from core.media import probe_video, read_image
 from core.media.images import FORMATS
@@ -198,12 +199,15 @@ class ChatTab:
         """Stream an answer to ``turns``; on an error everything is as ``before`` and the message is back in the box."""
         busy_box = gr.MultimodalTextbox(value=None, submit_btn=False, stop_btn=True)
         yield shown(turns), turns, busy_box, "Reading…"
-        text, painted = "", 0.0
+        text, painted, started = "", 0.0, 0.0
         try:
             async with aclosing(self.engine.stream(lambda omni: omni.chat(turns, **sampling(answer)))) as events:
                 async for event in events:
-                    if isinstance(event, Waiting):
-                        yield gr.skip(), gr.skip(), gr.skip(), f"Waiting for {event.ahead} other job{'s' * (event.ahead != 1)}…"
+                    if isinstance(event, Waiting) and event.ahead:
+                        yield gr.skip(), gr.skip(), gr.skip(), str(event)
+                    elif isinstance(event, Started):
+                        started = time.monotonic()
+                        yield gr.skip(), gr.skip(), gr.skip(), "Reading…"
                     elif isinstance(event, Progress):
                         text += event.value
                         if time.monotonic() - painted >= UPDATE_S:
@@ -213,7 +217,8 @@ class ChatTab:
                     elif isinstance(event, Ended) and event.state is State.FAILED and event.error is not None:
                         raise event.error
                     elif event is None:
-                        yield gr.skip(), gr.skip(), gr.skip(), gr.skip()
+                        reading = under_way("Reading", started) if started and not text else gr.skip()
+                        yield gr.skip(), gr.skip(), gr.skip(), reading
         except Exception as error:
             said = sentence(error)
             box = gr.MultimodalTextbox(value=message, submit_btn=True, stop_btn=False)

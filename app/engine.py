@@ -35,16 +35,23 @@ class Engine:
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[HaploOmni], Iterator[Any]], listen: Callable[[Event], object]) -> Job:
+    def submit(
+        self, work: Callable[[HaploOmni], Iterator[Any]], listen: Callable[[Event], object], gives_way: bool = False
+    ) -> Job:
         """Queue ``work(omni)``; ``listen`` is called from the engine's thread.
+
+        A job that ``gives_way`` is cancelled as soon as another is submitted.
 
         Raises:
             BusyError: the queue is full.
         """
-        job = Job(lambda: work(self.omni), listen)
+        job = Job(lambda: work(self.omni), listen, gives_way)
         with self._wake:
             if self._closed:
                 raise BusyError("The program is shutting down.")
+            for other in (self._running, *self._waiting):
+                if other is not None and other.gives_way:
+                    other.cancel()
             self._drop_cancelled()
             if len(self._waiting) >= self.max_queue:
                 raise BusyError(f"{len(self._waiting)} jobs are waiting already; please try again in a minute.")

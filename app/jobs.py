@@ -26,6 +26,14 @@ class Waiting:
 
     ahead: int
 
+    def __str__(self) -> str:
+        return f"Waiting for {self.ahead} other job{'s' * (self.ahead != 1)}…"
+
+
+@dataclass(frozen=True)
+class Started:
+    """The job's turn has come; its first value may take a while."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -43,15 +51,22 @@ class Ended:
     error: BaseException | None = None
 
 
-Event = Waiting | Progress | Ended
+Event = Waiting | Started | Progress | Ended
 
 
 @dataclass(eq=False)
 class Job:
-    """One piece of work: ``work()`` gives an iterator whose items are steps; ``listen`` receives every event."""
+    """One piece of work.
+
+    Args:
+        work: gives an iterator whose items are steps.
+        listen: receives every event.
+        gives_way: it ends at its next step when any other job comes.
+    """
 
     work: Callable[[], Iterator[Any]]
     listen: Callable[[Event], object]
+    gives_way: bool = False
     state: State = State.QUEUED
     started_s: float = 0.0
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -69,6 +84,7 @@ class Job:
         self.state, self.started_s = State.RUNNING, time.monotonic()
         error: BaseException | None = None
         try:
+            self.listen(Started())
             steps = self.work()
             try:
                 for value in steps:

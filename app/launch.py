@@ -11,6 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from app.jobs import Ended, Event
 from app.settings import Settings
 from core.errors import HaploOmniError
 from quantization.errors import QuantizationError
@@ -43,6 +44,8 @@ def run(settings: Settings) -> int:
 
     storage = Storage(settings.outputs)
     page = serve(engine, keeper, storage, settings, port)
+    if keeper.can_rehearse:
+        engine.submit(keeper.rehearse, log_failure, gives_way=True)
     logger.info("ready after %.1f s", time.monotonic() - started)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -54,6 +57,12 @@ def run(settings: Settings) -> int:
     engine.close()
     storage.close()
     return 0
+
+
+def log_failure(event: Event) -> None:
+    """A rehearsal that fails costs no more than the forecast of the first clip's time."""
+    if isinstance(event, Ended) and event.error is not None:
+        logger.warning("the time of the first clip is not known: %s", event.error)
 
 
 def choose_port(host: str, wanted: int) -> int:

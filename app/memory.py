@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +14,7 @@ from app.words import duration
 from core.devices import resolve_device
 from core.errors import RequestError
 from core.pipelines.guidance import Guidance
+from core.pipelines.text_to_video import text_to_video
 from core.weights import Holding, read_config, read_profile, resolve_checkpoint
 from quantization import hardware, running
 from quantization.bnb import fixed_weights, quantization_config, stored_weights
@@ -20,13 +23,15 @@ from quantization.files import check_finished, export_record
 from quantization.memory import Costs, Decoder, Model, Request
 from quantization.modes import Decode, Device, Mode, Offload, Precision, Preference, Weights
 from quantization.planner import Plan, Planner, Refusal, gib
-from quantization.speed import Stopwatch
+from quantization.speed import Stopwatch, step_operations
 
 if TYPE_CHECKING:
     from core import HaploOmni
     from core.pipelines.thrift import Work
 
 TILINGS = {"off": Decode.WHOLE, "on": Decode.TILED}
+REHEARSED = 2  # steps: the first also reads the prompt
+QUICK = 1e11  # operations of a step that a CPU does in seconds
 CHAT_TOKENS = 4096  # a talk that must always fit
 
 
@@ -112,6 +117,24 @@ class MemoryKeeper:
         if isinstance(answer, Refusal):
             raise RequestError(str(answer))
         self._run(answer)
+
+    def rehearse(self, omni: HaploOmni) -> Iterator[None]:
+        """A clip of two steps that nobody sees, in the engine, so that even the first one's time can be told."""
+        planned = self.plan.request
+        clip = omni.video_request(
+            "a clip", height=planned.height, width=planned.width, num_frames=planned.frames, num_inference_steps=REHEARSED
+        )
+        moments = []
+        for _ in text_to_video(omni, clip):
+            moments.append(time.monotonic())
+            yield
+        *_, before, denoised, decoded = moments
+        self.learn(clip, denoised - before, decoded - denoised)
+
+    @property
+    def can_rehearse(self) -> bool:
+        """Whether that takes seconds: a CPU needs minutes for large models."""
+        return self.planner.hardware.device is not Device.CPU or step_operations(self.planner.model, self.plan.request) < QUICK
 
     def learn(self, clip: Any, step_s: float, decode_s: float) -> None:
         """A clip took so long."""

@@ -59,7 +59,7 @@ PROMPTS = [
 def weights_line(engine: Engine) -> str:
     """Which weights are loaded, where, and what they know."""
     omni = engine.omni
-    size = sum(p.numel() for p in omni.model.parameters())
+    size = omni.model.num_parameters()  # 4-bit matrices hold two in a byte
     amount = f"{size / 1e9:.1f} billion" if size >= 1e9 else f"{size / 1e6:.1f} million"
     dtype = str(omni.model.dtype).removeprefix("torch.")
     return f"**{omni.profile['name']}** · {amount} parameters · {dtype} on {omni.device.type} · {omni.profile['knows']}"

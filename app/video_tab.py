@@ -14,15 +14,16 @@ import numpy as np
 
 from app.engine import Engine
 from app.errors import sentence
-from app.jobs import Ended, Progress, State, Waiting
+from app.jobs import Ended, Progress, Started, State, Waiting
 from app.memory import MemoryKeeper
 from app.preview import TEMPLATE, animated, preview_size, view
 from app.storage import Storage
-from app.words import duration
+from app.words import duration, under_way
 from core import DenoiseStep, GeneratedVideo, HaploOmni
 from core.pipelines.text_to_video import FRAME_STEP, MAX_GUIDANCE, MAX_SEED, MAX_STEPS, MIN_SIDE, SIDE_STEP, text_to_video
 
 IDLE = "Type a prompt and press Generate: the clip appears here step by step."
+START = "Starting"
 
 
 class VideoTab:
@@ -161,7 +162,7 @@ class VideoTab:
         """Generate a clip: previews while it denoises, the file at the end. The form stays as it is."""
         running = (gr.Button(interactive=False), gr.Button(interactive=True))
         idle = (gr.Button(interactive=True), gr.Button(interactive=False))
-        last = view("Starting…", ratio=(width or 1) / (height or 1))
+        last = view(f"{START}…", ratio=(width or 1) / (height or 1))
         hidden = (
             gr.Video(value=None, visible=False),
             gr.Image(value=None, visible=False),
@@ -178,21 +179,24 @@ class VideoTab:
             "guidance_scale": guidance,
             "seed": None if fresh else seed,
         }
+        started: float | None = None  # while nothing of the clip is to be seen
         try:
             async with aclosing(self.engine.stream(lambda omni: self._work(omni, prompt, negative, form))) as events:
                 async for event in events:
-                    if isinstance(event, Waiting):
-                        last = {**last, "text": f"Waiting for {event.ahead} other job{'s' * (event.ahead != 1)}…"}
+                    if isinstance(event, Started) or (isinstance(event, Waiting) and event.ahead):
+                        started = time.monotonic() if isinstance(event, Started) else None
+                        last = {**last, "text": str(event) if started is None else f"{START}…"}
                         yield last, *(gr.skip(),) * 7
                     elif isinstance(event, Progress) and isinstance(event.value, dict):
-                        last = event.value
+                        started, last = None, event.value
                         yield last, *(gr.skip(),) * 7
                     elif isinstance(event, Progress):
                         yield *self._finished(event.value, last), *idle
                     elif isinstance(event, Ended) and event.state is State.FAILED and event.error is not None:
                         raise event.error
                     elif event is None:
-                        yield (gr.skip(),) * 8
+                        last = last if started is None else {**last, "text": under_way(START, started)}
+                        yield last if started else gr.skip(), *(gr.skip(),) * 7
         except Exception as error:
             said = sentence(error)
             yield view(said), *hidden, *idle

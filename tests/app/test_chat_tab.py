@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import gradio as gr
 import pytest
@@ -63,6 +64,21 @@ def test_a_message_is_answered_and_remembered():
     assert [turn["role"] for turn in model.seen] == ["user", "assistant", "user"]
     assert model.seen[0]["content"][0]["type"] == "image", "earlier media stay known"
     assert len(shown(seen[-1][1])) == 4
+    tab.engine.close()
+
+
+def test_a_slow_first_word_is_waited_for_in_words(monkeypatch):
+    class Slow(Model):
+        def chat(self, turns, **_):
+            time.sleep(1.3)
+            yield from super().chat(turns)
+
+    monkeypatch.setattr("app.words.SLOW_S", 0.5)
+    tab = tab_with(Slow())
+    seen, _ = send(tab, {"text": "hello", "files": []})
+    said = [update[3] for update in seen if isinstance(update[3], str)]
+    assert said[0] == "Reading…" and "Reading… 1 s" in said and said[-1] == ""
+    assert not any(text.startswith("Waiting") for text in said)
     tab.engine.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from app import memory as app_memory
 from app.errors import sentence
 from app.launch import run
 from app.memory import plan_memory
+from app.page import weights_line
 from app.settings import Settings
 from core import GeneratedVideo, HaploOmni
 from core.errors import RequestError, ShortMemoryError
@@ -93,6 +95,7 @@ def test_bitsandbytes_missing(monkeypatch):
 def test_quantized_weights_answer_and_draw(weights):
     keeper, omni = loaded(replace(ON_CPU, weights=weights))
     assert keeper.mode.weights.value == weights
+    assert "7.7 million parameters" in weights_line(SimpleNamespace(omni=omni)), "of full weights as of quantized ones"
     assert "Hello" in "".join(omni.chat([{"role": "user", "content": "Hello"}]))
     frames, _ = clip_of(omni)
     assert frames.std() > 0
@@ -190,6 +193,18 @@ def test_a_clip_that_cannot_fit_is_refused_with_the_one_that_can(monkeypatch):
     assert keeper.forecast(change.frames, change.height, change.width, 25, 4.0).fits
     with pytest.raises(RequestError, match="would fit"):
         keeper.prepare(omni.video_request("x", height=256, width=256, num_frames=49))
+
+
+def test_a_rehearsal_tells_the_time_of_the_first_clip():
+    keeper, omni = loaded()
+    assert keeper.can_rehearse
+    assert "after the first clip" in keeper.forecast(9, 128, 128, 25, 4.0).text
+    assert len(list(keeper.rehearse(omni))) == 3
+    assert "about" in keeper.forecast(9, 128, 128, 25, 4.0).text
+    unfinished = loaded()[0]
+    next(work := unfinished.rehearse(omni))
+    work.close()
+    assert "after the first clip" in unfinished.forecast(9, 128, 128, 25, 4.0).text
 
 
 def test_times_are_learned():

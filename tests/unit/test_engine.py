@@ -11,7 +11,7 @@ import pytest
 
 from app.engine import Engine
 from app.errors import BusyError, sentence
-from app.jobs import Ended, Job, Progress, State, Waiting
+from app.jobs import Ended, Job, Progress, Started, State, Waiting
 from core.errors import MediaError
 
 
@@ -94,6 +94,25 @@ def test_a_job_stopped_while_waiting_takes_nobodys_place(engine):
     assert late.get(timeout=5) == Waiting(1)
     release.set()
     assert collect(late)[-1].state is State.DONE
+
+
+def test_a_job_is_told_when_its_turn_has_come(engine):
+    events = queue.Queue()
+    engine.submit(counting(1), events.put)
+    seen = [type(event) for event in collect(events)]
+    assert seen == [Waiting, Started, Progress, Ended]
+
+
+def test_a_job_that_gives_way_ends_when_another_comes(engine):
+    idle, waiting, mine = queue.Queue(), queue.Queue(), queue.Queue()
+    engine.submit(counting(1000, 0.01), idle.put, gives_way=True)
+    while not isinstance(idle.get(timeout=5), Progress):
+        pass
+    engine.submit(counting(1000, 0.01), waiting.put, gives_way=True)
+    engine.submit(counting(3), mine.put)
+    assert collect(idle)[-1].state is State.CANCELLED
+    assert collect(waiting)[-1].state is State.CANCELLED
+    assert collect(mine)[-1].state is State.DONE
 
 
 def test_cancel_stops_at_the_next_step_in_the_same_thread(engine):
