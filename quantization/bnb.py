@@ -20,8 +20,10 @@ from quantization.modes import Precision, Weights
 OUTLIERS = 6.0  # of int8: activations beyond it are multiplied in full (LLM.int8(), arXiv 2208.07339)
 PACKED_ROWS, PACKED_COLUMNS = 32, 64  # what the CPU's packed 4-bit product can take: multiples of these
 
-# one warning a layer and a forward pass that int8 casts its input: people cannot act on it
-logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+# warnings that people should not act on: int8 casts its input (one a layer and a forward pass), and an optional package of
+# CPU kernels is missing, which would be fetched from a hub
+for noisy in ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops"):
+    logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
 def is_available(device_type: str) -> bool:
