@@ -108,7 +108,7 @@ class Model:
     @cached_property
     def cache_numbers(self) -> int:
         """Keys and values of one token in all blocks."""
-        return sum(2 * part.num_hidden_layers * part.num_key_value_heads * part.head_dim for part in self.parts)
+        return sum(map(_cache_numbers, self.parts))
 
 
 @dataclass(frozen=True)
@@ -134,12 +134,34 @@ class Costs:
 
 
 def activation_bytes(model: Model, tokens: int, precision: Precision, piece: int) -> int:
-    """Of one forward pass over ``tokens`` tokens of all rows together; MLPs take ``piece`` tokens at a time (0: all)."""
+    """Of one denoising pass over ``tokens`` tokens of all rows together; MLPs take ``piece`` tokens at a time (0: all)."""
+    widest = max(_tokens_numbers(part, _share(tokens, piece)) for part in model.parts)
+    return round(tokens * (widest + _held_numbers(model)) * precision.size_bytes)
+
+
+def reading_bytes(model: Model, tokens: int, precision: Precision, piece: int) -> int:
+    """Of reading a talk of ``tokens`` tokens, keys and values included, which grow from part to part."""
+    remembered = worst = 0.0
+    for part in model.parts:
+        remembered += _cache_numbers(part)
+        worst = max(worst, remembered + _tokens_numbers(part, _share(tokens, piece)))
+    return round(tokens * (worst + _held_numbers(model)) * precision.size_bytes)
+
+
+def _share(tokens: int, piece: int) -> float:
+    """Of the tokens that are in an MLP at once."""
+    return min(1.0, piece / tokens) if piece else 1.0
+
+
+def _cache_numbers(part: PartConfig) -> int:
+    """Keys and values of a token."""
+    return 2 * part.num_hidden_layers * part.num_key_value_heads * part.head_dim
+
+
+def _held_numbers(model: Model) -> int:
+    """Alive for a token through all blocks: what came in, and its turn."""
     pre, base, post = model.parts
-    share = min(1.0, piece / tokens) if piece else 1.0
-    widest = max(_tokens_numbers(part, share) for part in model.parts)
-    held = post.hidden_size + 2 * pre.hidden_size + 2 * base.head_dim
-    return round(tokens * (widest + held) * precision.size_bytes)
+    return post.hidden_size + 2 * pre.hidden_size + 2 * base.head_dim
 
 
 def _tokens_numbers(part: PartConfig, share: float) -> float:
@@ -178,9 +200,8 @@ def costs(model: Model, decoder: Decoder, mode: Mode, request: Request) -> Costs
     on_device = sum(kept.values())
     resident = on_device + streamed + beside
 
-    def job(tokens: int, remembered: int) -> int:
-        passing = activation_bytes(model, tokens, mode.precision, mode.mlp_piece) + quantized_work_bytes(model, mode, tokens)
-        return resident + cache * remembered + passing
+    def job(tokens: int, passing: int) -> int:
+        return resident + passing + quantized_work_bytes(model, mode, tokens)
 
     branches = 1 + request.guided
     at_once = branches if mode.guidance is Guidance.BATCHED else 1
@@ -193,10 +214,13 @@ def costs(model: Model, decoder: Decoder, mode: Mode, request: Request) -> Costs
         host = sum(every.values()) + autoencoder
     elif mode.decode is Decode.CPU:  # in float32, as CPUs like it
         host += 2 * autoencoder + decode_bytes(decoder, request, Precision.FP32, mode.tile)
+    reading = reading_bytes(model, request.chat_tokens, mode.precision, mode.mlp_piece)
+    tokens = at_once * request.noise_tokens
+    denoising = cache * branches * PROMPT_TOKENS + activation_bytes(model, tokens, mode.precision, mode.mlp_piece)
     return Costs(
         kept,
-        job(request.chat_tokens, request.chat_tokens),
-        job(at_once * request.noise_tokens, branches * PROMPT_TOKENS),
+        job(request.chat_tokens, reading),
+        job(tokens, denoising),
         decode,
         host,
     )

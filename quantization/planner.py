@@ -220,9 +220,8 @@ class Planner:
         if not better:
             return f"{takes}; nothing that is allowed here is better."
         nearest = min(better, key=lambda one: one.needed_bytes)
-        return (
-            f"{takes}; {nearest.mode.describe()} would be better but takes {gib(max(nearest.needed_bytes, nearest.costs.host))}."
-        )
+        lacks = gib(nearest.needed_bytes) if nearest.needed_bytes > free else f"{gib(nearest.costs.host)} of main memory"
+        return f"{takes}; {nearest.mode.describe()} would be better but takes {lacks}."
 
 
 def said(request: Request) -> str:

@@ -1,12 +1,13 @@
 """``python -m tests.bench.quality``: what quantization costs in answers, clips and noise predictions, side by side.
 
 The bundled model in bfloat16, int8, nf4 and nf4 with double quantization takes the same exam; then single blocks of the
-released shapes with random weights, quantized and not.
+released shapes with random weights, and every matrix of them alone, quantized and not.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import random
 import sys
 
@@ -22,23 +23,30 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.quality", description=__doc__)
     parser.add_argument("--checkpoint", default=None)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--questions", type=int, default=20, help="of every kind")
+    parser.add_argument("--questions", type=int, default=20, help="of every kind (0: no exam, blocks alone)")
     parser.add_argument("--clips", type=int, default=24, help="of one object (0: none)")
     parser.add_argument("--tokens", type=int, default=64, help="that pass each block")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print three tables."""
+    """Print four tables."""
     options = build_parser().parse_args(argv)
+    if options.questions:
+        print("\n".join(exam_tables(options)))
+    print("\n".join(block_tables(options.tokens)))
+    return 0
+
+
+def exam_tables(options: argparse.Namespace) -> list[str]:
+    """Answers and clips side by side, and noise predictions."""
     columns, noise = {}, {}
     for weights in WEIGHTS:
         omni = load(options.checkpoint, options.device, weights)
         noise[weights] = predictions(omni)
         columns[weights] = exam(omni, options.questions, options.clips)
         print(f"{weights}: done", file=sys.stderr)
-    print("\n".join([*side_by_side(columns), "", *noise_table(noise), "", *block_table(options.tokens)]))
-    return 0
+    return [*side_by_side(columns), "", *noise_table(noise), ""]
 
 
 def load(checkpoint: str | None, device: str, weights: str):  # type: ignore[no-untyped-def]
@@ -100,8 +108,8 @@ def noise_table(noise: dict[str, Tensor]) -> list[str]:
 
 
 @torch.no_grad()
-def block_table(tokens: int) -> list[str]:
-    """One random block of every part of the released model: what comes out of it quantized, against float32."""
+def block_tables(tokens: int) -> list[str]:
+    """One random block of every part of the released model and each of its matrices: what comes out, against float32."""
     from core.config import HaploOmniConfig
     from core.layers import FullAttention
     from core.layers.rotary import rotary_table
@@ -109,6 +117,7 @@ def block_table(tokens: int) -> list[str]:
 
     config = HaploOmniConfig()
     lines = ["| random block | bf16 | int8 | nf4 | nf4-double |", "|---|---|---|---|---|"]
+    layers = ["", "| its matrix | bf16 | int8 | nf4 | nf4-double |", "|---|---|---|---|---|"]
     for name in ("pre", "base", "post"):
         part = config.part(name)
         torch.manual_seed(0)
@@ -118,26 +127,39 @@ def block_table(tokens: int) -> list[str]:
         given = torch.randn(1, tokens, part.hidden_size)
         turned = rotary_table(torch.arange(tokens)[None], part.head_dim, part.rope_theta, torch.float32) if part.use_pe else None
         truth = block(given, turned, FullAttention(None, True)) - given
-        block = block.to(torch.bfloat16)
+        full, block = block, copy.deepcopy(block).to(torch.bfloat16)
         half = tuple(table.to(torch.bfloat16) for table in turned) if turned is not None else None
-        cells = []
-        for weights in ("bf16", *WEIGHTS[1:]):
-            smaller = block if weights == "bf16" else quantized(block, weights)
-            made = smaller(given.to(torch.bfloat16), half, FullAttention(None, True)).float() - given
-            cells.append(f"{error(made, truth):.3f}")
-        lines.append(f"| {name} ({part.hidden_size} wide) | {' | '.join(cells)} |")
-    return lines
+        smaller = {weights: block if weights == "bf16" else quantized(block, weights) for weights in ("bf16", *WEIGHTS[1:])}
+        cells = [
+            error(b(given.to(torch.bfloat16), half, FullAttention(None, True)).float() - given, truth) for b in smaller.values()
+        ]
+        lines.append(row(f"{name} ({part.hidden_size} wide)", cells))
+        for matrix, module in full.named_modules():
+            if quantizable(matrix, module):
+                seen = torch.randn(tokens, module.in_features)
+                right = module(seen)
+                cells = [error(b.get_submodule(matrix)(seen.to(torch.bfloat16)), right) for b in smaller.values()]
+                layers.append(row(f"{name} {matrix.split('.')[-1]} {module.in_features} x {module.out_features}", cells))
+    return lines + layers
+
+
+def row(name: str, cells: list[float]) -> str:
+    """A table's row of errors."""
+    return f"| {name} | {' | '.join(f'{cell:.3f}' for cell in cells)} |"
+
+
+def quantizable(name: str, module: torch.nn.Module) -> bool:
+    """The seven matrices of a block."""
+    return isinstance(module, torch.nn.Linear) and not name.endswith("indicator")
 
 
 def quantized(block: torch.nn.Module, weights: str) -> torch.nn.Module:
     """A copy whose matrices are quantized."""
-    import copy
-
     import bitsandbytes as bnb
 
     made = copy.deepcopy(block)
     for name, module in list(made.named_modules()):
-        if not isinstance(module, torch.nn.Linear) or name.endswith("indicator"):
+        if not quantizable(name, module):
             continue
         sizes = (module.in_features, module.out_features)
         small: torch.nn.Module

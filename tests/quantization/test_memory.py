@@ -13,10 +13,10 @@ from transformers import DynamicCache
 from core.config import HaploOmniConfig
 from core.model.modeling import HaploOmniForConditionalGeneration
 from quantization.layout import tensors
-from quantization.memory import Decoder, Model, Request, activation_bytes, costs, decode_bytes
+from quantization.memory import Decoder, Model, Request, activation_bytes, costs, decode_bytes, reading_bytes
 from quantization.modes import Decode, Guidance, Mode, Offload, Precision, Tile, Weights
 from quantization.weights import number_of_weights, weight_bytes
-from tests.quantization.tracker import Tracker
+from tests.quantization.tracker import decoding_peak, denoising_peak, reading_peak
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCES = [ROOT / "tests" / "parity" / "reference" / variant / "checkpoint" for variant in "ab"]
@@ -63,26 +63,13 @@ def test_every_tensor_is_known_by_name_and_shape(name):
     assert full == 2 * model.num_parameters()
 
 
-def counted(model, rows, noise_shape, prompt=32):
-    """Peak bytes of one denoising forward pass, without weights and prefix."""
-    frames, height, width = noise_shape
-    with torch.no_grad():
-        ids = torch.zeros(1, prompt, dtype=torch.long)
-        prefix = model(input_ids=ids, return_prefix=True).prefix * rows
-        latents = torch.zeros(rows, frames, 16, height, width, dtype=model.dtype)
-        time = torch.full((rows,), 500)
-        with Tracker([*model.parameters(), latents, time]) as tracker:
-            model(latents=latents, timestep=time, prefix=prefix)
-    return tracker.peak
-
-
 @pytest.mark.parametrize(("rows", "frames", "piece"), [(1, 3, 0), (2, 3, 4096), (1, 13, 4096)])
 def test_denoising_at_9b_sizes(rows, frames, piece):
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = HaploOmniForConditionalGeneration._from_config(HaploOmniConfig(), dtype=torch.bfloat16).eval()
         for block in model.model.layers:
             block.mlp.piece = piece
-        peak = counted(model, rows, (frames, 60, 90))
+        peak = denoising_peak(model, rows, (frames, 60, 90))
     predicted = activation_bytes(Model(HaploOmniConfig()), rows * frames * 1350, Precision.BF16, piece)
     assert predicted == pytest.approx(peak, rel=0.1)
 
@@ -94,9 +81,17 @@ def test_denoising_of_a_real_small_model(dtype, piece):
     model = HaploOmniForConditionalGeneration(config).to(dtype).eval()
     for block in model.model.layers:
         block.mlp.piece = piece
-    peak = counted(model, 2, (3, 32, 32))
+    peak = denoising_peak(model, 2, (3, 32, 32))
     precision = Precision.FP32 if dtype == torch.float32 else Precision.BF16
     assert activation_bytes(Model(config), 2 * 3 * 256, precision, piece) == pytest.approx(peak, rel=0.1)
+
+
+@pytest.mark.parametrize("tokens", [1024, 4096])
+def test_reading_at_9b_sizes(tokens):
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model = HaploOmniForConditionalGeneration._from_config(HaploOmniConfig(), dtype=torch.bfloat16).eval()
+        peak = reading_peak(model, tokens)
+    assert reading_bytes(Model(HaploOmniConfig()), tokens, Precision.BF16, 4096) == pytest.approx(peak, rel=0.1)
 
 
 def test_keys_and_values_of_a_token():
@@ -109,15 +104,6 @@ def test_keys_and_values_of_a_token():
     assert Model(HaploOmniConfig()).cache_numbers == 193_024
 
 
-def decoded(vae, frames, height, width):
-    """Peak bytes of decoding, without the decoder's weights."""
-    latents = torch.zeros(1, vae.config.latent_channels, (frames - 1) // 4 + 1, height // 8, width // 8, dtype=vae.dtype)
-    with torch.no_grad(), Tracker([*vae.parameters(), latents]) as tracker:
-        made = vae.decode(latents).sample
-    assert made.shape[-3:] == (frames, height, width)
-    return tracker.peak
-
-
 @pytest.mark.parametrize("tile", [None, Tile(240, 360), Tile(96, 160)])
 @pytest.mark.parametrize("frames", [9, 17])
 def test_decoding_at_the_released_size(frames, tile):
@@ -126,7 +112,7 @@ def test_decoding_at_the_released_size(frames, tile):
         numbers = sum(p.numel() for p in vae.parameters())
         if tile:
             vae.enable_tiling(tile_sample_min_height=tile.height, tile_sample_min_width=tile.width)
-        peak = decoded(vae, frames, 480, 720)
+        peak = decoding_peak(vae, frames, 480, 720)
     assert numbers == Decoder().numbers
     assert decode_bytes(Decoder(), Request(frames), Precision.FP32, tile) == pytest.approx(peak, rel=0.1)
 
@@ -136,7 +122,7 @@ def test_decoding_at_the_released_size(frames, tile):
 def test_decoding_with_a_real_small_autoencoder(channels, layers, frames):
     vae = AutoencoderKLCogVideoX(block_out_channels=channels, layers_per_block=layers, norm_num_groups=8)
     decoder = Decoder.of(dict(vae.config), sum(p.numel() for p in vae.parameters()))
-    peak = decoded(vae.eval(), frames, 48, 80)
+    peak = decoding_peak(vae.eval(), frames, 48, 80)
     assert decode_bytes(decoder, Request(frames, 48, 80), Precision.FP32, None) == pytest.approx(peak, rel=0.1)
 
 

@@ -87,6 +87,12 @@ def test_whatever_is_offered_is_legal_and_fits(gib, host, preference):
         assert answer.why
 
 
+def test_a_plan_says_which_memory_something_better_lacks():
+    device, host = planner(card(6)).plan(Request()), planner(card(6, host=8 * GIB)).plan(Request())
+    assert "better" in device.why and device.why.endswith("GiB.")
+    assert host.why.endswith("GiB of main memory.")
+
+
 def test_cards_people_have():
     def weights(gib, **more):
         answer = planner(card(gib, **more)).plan(Request())
