@@ -199,7 +199,8 @@ class ChatTab:
         """Stream an answer to ``turns``; on an error everything is as ``before`` and the message is back in the box."""
         busy_box = gr.MultimodalTextbox(value=None, submit_btn=False, stop_btn=True)
         yield shown(turns), turns, busy_box, "Reading…"
-        text, painted, started = "", 0.0, 0.0
+        text, painted = "", 0.0
+        started: float | None = None  # while nothing of the answer is to be seen
         try:
             async with aclosing(self.engine.stream(lambda omni: omni.chat(turns, **sampling(answer)))) as events:
                 async for event in events:
@@ -209,7 +210,7 @@ class ChatTab:
                         started = time.monotonic()
                         yield gr.skip(), gr.skip(), gr.skip(), "Reading…"
                     elif isinstance(event, Progress):
-                        text += event.value
+                        started, text = None, text + event.value
                         if time.monotonic() - painted >= UPDATE_S:
                             painted = time.monotonic()
                             now = [*turns, {"role": "assistant", "content": text}]
@@ -217,7 +218,7 @@ class ChatTab:
                     elif isinstance(event, Ended) and event.state is State.FAILED and event.error is not None:
                         raise event.error
                     elif event is None:
-                        reading = under_way("Reading", started) if started and not text else gr.skip()
+                        reading = gr.skip() if started is None else under_way("Reading", started)
                         yield gr.skip(), gr.skip(), gr.skip(), reading
         except Exception as error:
             said = sentence(error)

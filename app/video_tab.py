@@ -195,8 +195,8 @@ class VideoTab:
                     elif isinstance(event, Ended) and event.state is State.FAILED and event.error is not None:
                         raise event.error
                     elif event is None:
-                        last = last if started is None else {**last, "text": under_way(START, started)}
-                        yield last if started else gr.skip(), *(gr.skip(),) * 7
+                        waited = gr.skip() if started is None else {**last, "text": under_way(START, started)}
+                        yield waited, *(gr.skip(),) * 7
         except Exception as error:
             said = sentence(error)
             yield view(said), *hidden, *idle

@@ -43,7 +43,8 @@ def exam_tables(options: argparse.Namespace) -> list[str]:
     columns, noise = {}, {}
     for weights in WEIGHTS:
         omni = load(options.checkpoint, options.device, weights)
-        noise[weights] = predictions(omni)
+        own = omni.profile["generation"]["guidance_scale"]
+        noise[weights] = {scale: predictions(omni, scale) for scale in (1.0, own)}
         columns[weights] = exam(omni, options.questions, options.clips)
         print(f"{weights}: done", file=sys.stderr)
     return [*side_by_side(columns), "", *noise_table(noise), ""]
@@ -74,8 +75,8 @@ def exam(omni, questions: int, clips: int) -> dict[str, float]:  # type: ignore[
     return shares
 
 
-def predictions(omni) -> Tensor:  # type: ignore[no-untyped-def]
-    """Guided velocities of a few prompts and times, [N, ...]."""
+def predictions(omni, guidance_scale: float) -> Tensor:  # type: ignore[no-untyped-def]
+    """Velocities of a few prompts and times, [N, ...]; a scale of 1 is no guidance."""
     from core.pipelines.guidance import PrefixDenoiser
     from core.pipelines.text_to_video import generation_ids, latent_shape
 
@@ -83,7 +84,7 @@ def predictions(omni) -> Tensor:  # type: ignore[no-untyped-def]
     for number, text in enumerate(("a red circle moving left on a black background", "a blue star on a gray background")):
         ids = [generation_ids(omni, words) for words in ("", text)]
         noise = torch.randn(latent_shape(omni.video_request(text)), generator=torch.Generator().manual_seed(number))
-        denoiser = PrefixDenoiser(omni.model, ids, 1.0)
+        denoiser = PrefixDenoiser(omni.model, ids, guidance_scale)
         made += [denoiser.predict(noise.to(omni.device), step).cpu() for step in STEPS]
     return torch.cat(made)
 
@@ -101,10 +102,12 @@ def error(made: Tensor, truth: Tensor) -> float:
     return float((made.float() - truth.float()).norm() / truth.float().norm())
 
 
-def noise_table(noise: dict[str, Tensor]) -> list[str]:
-    """How far noise predictions lie from those of full weights."""
-    lines = ["| noise prediction | relative error |", "|---|---|"]
-    return lines + [f"| {weights} | {error(made, noise['full']):.3f} |" for weights, made in noise.items() if weights != "full"]
+def noise_table(noise: dict[str, dict[float, Tensor]]) -> list[str]:
+    """How far noise predictions lie from those of full weights, by guidance."""
+    full = noise["full"]
+    lines = ["| noise prediction | " + " | ".join(f"guidance {scale:g}" for scale in full) + " |", "|---" * (len(full) + 1) + "|"]
+    made = {weights: [error(by_scale[scale], full[scale]) for scale in full] for weights, by_scale in noise.items()}
+    return lines + [row(weights, cells) for weights, cells in made.items() if weights != "full"]
 
 
 @torch.no_grad()

@@ -17,13 +17,14 @@ import psutil
 import pytest
 import torch
 
-from app.memory import MemoryKeeper, plan_memory
+from app.memory import MemoryKeeper, plan_memory, request_of
 from app.settings import Settings
 from core import HaploOmni
 from core.pipelines.guidance import Guidance, PrefixDenoiser
 from quantization.bnb import stored_weights
 from quantization.export import export
 from quantization.modes import Weights
+from quantization.planner import Plan
 
 LIMIT = 14 * 2**30
 
@@ -77,10 +78,12 @@ def test_nine_billion_weights_in_14_gib(folder):
     velocity = denoiser.predict(noise, 999, Guidance.ONE_AT_A_TIME)
     stepped = time.monotonic() - started - answered
     watch.over.set()
+    planned = keeper.planner.plan(request_of(1, 32, 32, 6.0))
+    assert isinstance(planned, Plan)
     print(  # noqa: T201
         f"\nloaded in {loaded:.0f} s; one word {words!r} in {answered:.1f} s; one step in {stepped:.1f} s; "
         f"peak {watch.peak / 2**30:.2f} GiB, {loading / 2**30:.2f} of it while loading; "
-        f"planned weights {sum(keeper.plan.costs.weights.values()) / 2**30:.2f} GiB"
+        f"planned {planned.needed_bytes / 2**30:.2f} GiB, {sum(planned.costs.weights.values()) / 2**30:.2f} of it weights"
     )
     assert bool(torch.isfinite(velocity).all())
     assert velocity.shape == (1, 1, 16, 4, 4)
