@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import Field, dataclass, fields
+from typing import Any, NoReturn
 
-from quantization.modes import Offload, Precision, Preference, Weights
+from quantization.modes import MemoryPreference, Offload, Precision, Weights, current_offload_word
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Settings:
     vae_tiling: str = "auto"
     outputs: str | None = None
     max_queue: int = 16
+    max_per_visitor: int = 4
+    untested: bool = False
 
 
 _HELP = {
@@ -38,74 +41,110 @@ _HELP = {
     "dtype": "auto, float32, bfloat16 or float16",
     "memory": "how to hold the model: auto, quality, balanced, low or cpu",
     "weights": "full, int8, nf4 or nf4-double; default: what --memory chooses, or what the checkpoint is",
-    "offload": "none, embeddings, parts or blocks: what leaves the GPU while it is not needed; default: what --memory chooses",
+    "offload": "none, embeddings, model or sequential: what leaves the GPU when it is not needed; "
+    "default: what --memory chooses",
     "vae_tiling": "decode frames in tiles: auto, on or off",
     "host": "address to listen on; 0.0.0.0 opens the page to the network",
     "port": "port to listen on; the next free one is taken when it is busy and was not asked for",
     "share": "make a public link through Gradio's servers",
-    "outputs": "folder for finished clips; default: a temporary one, emptied at exit",
+    "outputs": "folder for finished clips; default: a temporary one, removed at exit",
     "max_queue": "waiting jobs before further ones are refused",
+    "max_per_visitor": "jobs of one browser tab, running and waiting, before further ones are refused",
+    "untested": "start with packages outside the ranges that were tested",
 }
 _CHOICES: dict[str, tuple[str, ...]] = {
     "dtype": ("auto", *(precision.dtype_name for precision in Precision)),
-    "memory": tuple(preference.value for preference in Preference),
+    "memory": tuple(preference.value for preference in MemoryPreference),
     "weights": tuple(weights.value for weights in Weights),
     "offload": tuple(offload.value for offload in Offload),
     "vae_tiling": ("auto", "on", "off"),
 }
-_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
+_FOLDERS = ("checkpoint", "vae", "outputs")
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
+_TRUE = ("1", "true", "yes", "on")
+_FALSE = ("0", "false", "no", "off")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line; flags not given stay None so that the environment can fill them."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="app.py",
         description="HaploOmni: chat about pictures and clips, and make clips from text, in the browser.",
-        epilog="Every option can be set in the environment as HAPLO_<NAME>, for example HAPLO_PORT=8000.",
+        epilog="Every option can be set in the environment as HAPLO_<NAME>, for example HAPLO_PORT=8000. "
+        "An empty value, here or there, is the same as none.",
     )
     for field in fields(Settings):
-        flag = f"--{field.name.replace('_', '-')}"
-        default = "" if field.default is None or field.name == "share" else f" (default: {field.default})"
+        flag = _flag(field.name)
+        default = (
+            "" if field.default is None or isinstance(field.default, bool) else f" (default: {field.default})"
+        )
         if isinstance(field.default, bool):
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=_HELP[field.name])
+            parser.add_argument(
+                flag, action=argparse.BooleanOptionalAction, default=None, help=_HELP[field.name]
+            )
         else:
-            kind = int if isinstance(field.default, int) else str
-            parser.add_argument(flag, type=kind, default=None, help=_HELP[field.name] + default)
+            parser.add_argument(flag, default=None, help=_HELP[field.name] + default)
     return parser
 
 
 def read_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """Settings from the command line, then the environment, then the defaults; exits with 2 on a wrong value."""
+    """Settings from the command line, the environment, then the defaults; exits with 2 on a wrong value."""
     environ = os.environ if environ is None else environ
     parser = build_parser()
     given = vars(parser.parse_args(sys.argv[1:] if argv is None else argv))
     values: dict[str, Any] = {}
     for field in fields(Settings):
-        value, variable = given[field.name], f"HAPLO_{field.name.upper()}"
-        if value is None and variable in environ:
-            value = _parse(parser, variable, environ[variable], field.default)
-        values[field.name] = field.default if value is None else value
-    if environ.get("SYSTEM") == "spaces" and given["host"] is None and "HAPLO_HOST" not in environ:
-        values["host"] = "0.0.0.0"  # a Space's container is reached from outside only so
-    if not 0 <= values["port"] <= 65535:
-        parser.error(f"the port {values['port']} is not possible; choose 1 to 65535 (0: any free one)")
-    for name, choices in _CHOICES.items():
-        if values[name] is not None and values[name] not in choices:
-            flag = f"--{name.replace('_', '-')}"
-            parser.error(f"{flag} {values[name]} is not possible; choose {', '.join(choices[:-1])} or {choices[-1]}")
-    if values["max_queue"] < 1:
-        parser.error(f"--max-queue {values['max_queue']} is not possible; choose 1 or more")
+        variable = f"HAPLO_{field.name.upper()}"
+        text = environ.get(variable, "")
+        if isinstance(given[field.name], bool):
+            values[field.name] = given[field.name]
+        elif (given[field.name] or "").strip():
+            values[field.name] = _value(parser, field, _flag(field.name) + " ", given[field.name])
+        elif text.strip():
+            values[field.name] = _value(parser, field, f"{variable}=", text)
+        elif field.name == "host" and environ.get("SYSTEM", "").strip() == "spaces":
+            values[field.name] = "0.0.0.0"  # a Space's container is reached from outside only so
+        else:
+            values[field.name] = field.default
     return Settings(**values)
 
 
-def _parse(parser: argparse.ArgumentParser, variable: str, text: str, default: object) -> object:
-    if isinstance(default, bool):
-        if text.lower() in _TRUE + _FALSE:
-            return text.lower() in _TRUE
-        parser.error(f"{variable}={text} is not possible; use 1 or 0")
-    if isinstance(default, int):
-        try:
-            return int(text)
-        except ValueError:
-            parser.error(f"{variable}={text} is not a whole number")
-    return text or None if default is None else text
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _value(parser: argparse.ArgumentParser, field: Field, source: str, text: str) -> object:
+    """The value of an option; what cannot be ends the program with a sentence that repeats ``source``."""
+    if field.name in _FOLDERS:
+        return text
+    text = text.strip()
+    shown = text if text.isprintable() and len(text) <= 60 else ascii(text)[:60]
+    wrong = f"{source}{shown}"
+    if isinstance(field.default, bool):
+        if text.lower() not in _TRUE + _FALSE:
+            parser.error(f"{wrong} is not possible; use 1 or 0")
+        return text.lower() in _TRUE
+    if isinstance(field.default, int):
+        if not re.fullmatch(r"[+-]?[0-9]{1,9}", text):
+            parser.error(f"{wrong} is not a whole number")
+        number = int(text)
+        if field.name == "port" and not 0 <= number <= 65535:
+            parser.error(f"{wrong} is not possible; choose 1 to 65535 (0: any free one)")
+        if field.name in ("max_queue", "max_per_visitor") and number < 1:
+            parser.error(f"{wrong} is not possible; choose 1 or more")
+        return number
+    if field.name == "offload":
+        text = current_offload_word(text)
+    choices = _CHOICES.get(field.name)
+    if choices is not None and text not in choices:
+        parser.error(f"{wrong} is not possible; choose {', '.join(choices[:-1])} or {choices[-1]}")
+    if field.name == "device" and not _DEVICE.fullmatch(text):
+        parser.error(f"{wrong} is not possible; choose auto, cpu, cuda, cuda:N or mps")
+    return text

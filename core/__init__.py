@@ -9,9 +9,14 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
+# Read by OpenMP when PyTorch is imported: threads that wait give their core away soon.
+# Their long spinning makes two threads beside another busy program many times slower than one;
+# on a quiet machine giving way costs nothing.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Gradio may run in the same process; a model library must not phone home on its own.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-# bitsandbytes, imported along with transformers, warns that an optional kernel is not installed; people cannot act on it
+# bitsandbytes, imported along with transformers, warns of an optional kernel; people cannot act on it
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 if TYPE_CHECKING:
@@ -39,7 +44,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use, so that ``import core.config`` stays light; registers the Auto classes with the model."""
+    """Import on first use: ``import core.config`` stays light; the model registers the Auto classes."""
     if name not in _HOMES:
         raise AttributeError(f"module 'core' has no attribute '{name}'")
     from importlib import import_module

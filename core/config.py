@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
 from core.errors import ConfigError
 
 TIME_EMBED_DIM = 512
-LATENT_CHANNELS = 16
-LATENT_PATCH = 2
-TEMPORAL_COMPRESSION = 4
-SPATIAL_COMPRESSION = 8
 # CogVideoX-2B's 3-D sine-cosine positions
 SPATIAL_INTERPOLATION_SCALE = 1.875
 TEMPORAL_INTERPOLATION_SCALE = 1.0
@@ -22,7 +19,18 @@ TEMPORAL_INTERPOLATION_SCALE = 1.0
 
 @dataclass(frozen=True)
 class PartConfig:
-    """One of the three parts of the decoder (spec section 1): plain numbers, validated once."""
+    """One of the three parts of the decoder (spec section 1): plain numbers, validated once.
+
+    Args:
+        hidden_size: width D of the part's states.
+        intermediate_size: width of its MLPs.
+        num_hidden_layers: blocks.
+        num_attention_heads, num_key_value_heads: heads of queries, and of keys and values.
+        norm_mode: ``"layernorm"`` or ``"rmsnorm"``.
+        use_pe: whether queries and keys are rotated by their positions.
+        attention_rope: with a rotary table of its own, instead of the base part's.
+        use_qk_norm: whether queries and keys are normalized.
+    """
 
     hidden_size: int
     intermediate_size: int
@@ -39,13 +47,31 @@ class PartConfig:
 
     @property
     def head_dim(self) -> int:
+        """Width of a head."""
         return self.hidden_size // self.num_attention_heads
 
     def validate(self, name: str) -> None:
-        """Raises ConfigError when the numbers do not fit together."""
+        """Raises ConfigError, with the part's ``name``, when the numbers do not fit together."""
+        for key in (
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+        ):
+            value = getattr(self, key)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ConfigError(f"{name}: {key} is {value!r}; it must be a whole number above 0.")
+        for key in ("norm_eps", "rope_theta"):
+            value = getattr(self, key)
+            if not isinstance(value, int | float) or not value > 0:
+                raise ConfigError(f"{name}: {key} is {value!r}; it must be a number above 0.")
+        if self.hidden_act not in ACT2FN:
+            raise ConfigError(f"{name}: hidden_act {self.hidden_act!r} is unknown to transformers.")
         if self.hidden_size % self.num_attention_heads:
             raise ConfigError(
-                f"{name}: hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}."
+                f"{name}: hidden_size {self.hidden_size} is not a multiple of "
+                f"num_attention_heads {self.num_attention_heads}."
             )
         if self.num_attention_heads % self.num_key_value_heads:
             raise ConfigError(
@@ -64,19 +90,28 @@ class ConnectorConfig:
     use_affine_bias: bool = False
 
 
+def is_token(value: object, vocab_size: int = 2**31) -> bool:
+    """Whether a value can be the id of a token, or None for no token."""
+    return value is None or (
+        isinstance(value, int) and not isinstance(value, bool) and 0 <= value < vocab_size
+    )
+
+
 class HaploOmniConfig(PreTrainedConfig):
-    """The released configuration: the base part's keys at the top level, the other parts and connectors as dicts.
+    """The released configuration: the base part at the top level, the other parts and connectors as dicts.
 
     Args:
-        base_config, pre_config, post_config: settings of the three parts; what the base part leaves out comes from
-            the top level.
+        base_config, pre_config, post_config: settings of the three parts.
+            What the base part leaves out comes from the top level.
         pre_connector, post_connector: ``use_pre_norm`` and ``use_affine_bias`` of each connector.
         image_token_index, video_token_index: ids of the placeholder tokens.
         image_grid_pinpoints: (height, width) resolutions an image may be laid out on, in pixels.
         image_aspect_ratio: ``anyres_max_K``: grids above K tiles of patches are shrunk.
-        visual_attention: ``"grouped"``: an image or video frame sees itself fully, by start indices (spec section 3);
-            ``"causal"``: plain causal attention in understanding. The released program emits start indices but its
-            logits are those of plain causal attention, so a released config, which has no such key, means causal.
+        visual_attention: ``"grouped"``: an image or video frame sees itself fully, by start indices
+            (spec section 3).
+            ``"causal"``: plain causal attention in understanding.
+            The released program emits start indices but its logits are those of plain causal attention, so a
+            released config, which has no such key, means causal.
         patch_size, default_image_size: pixels of a patch side and of a tile side.
 
     Raises:
@@ -84,7 +119,7 @@ class HaploOmniConfig(PreTrainedConfig):
     """
 
     model_type = "HaploOmni"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["cache", "past_key_values"]
 
     vocab_size: int = 152064
     hidden_size: int = 3584
@@ -125,27 +160,64 @@ class HaploOmniConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         if self.image_grid_pinpoints is None:
             side = self.default_image_size
-            self.image_grid_pinpoints = [[side * h, side * w] for h in range(1, 4) for w in range(1, 4) if h * w <= 6]
+            self.image_grid_pinpoints = [
+                [side * h, side * w] for h in range(1, 4) for w in range(1, 4) if h * w <= 6
+            ]
         for name in ("base", "pre", "post"):
             self.part(name).validate(f"{name}_config")
+        self._validate_pictures()
         if self.visual_attention not in ("causal", "grouped"):
-            raise ConfigError(f"visual_attention '{self.visual_attention}' is unknown; use causal or grouped.")
-        if self.default_image_size % self.patch_size:
-            raise ConfigError(f"default_image_size {self.default_image_size} is not a multiple of patch_size {self.patch_size}.")
+            raise ConfigError(
+                f"visual_attention '{self.visual_attention}' is unknown; use causal or grouped."
+            )
         for name, part in (("pre", self.part("pre")), ("post", self.part("post"))):
             shared = part.use_pe and not part.attention_rope
             if shared and part.head_dim != self.part("base").head_dim:
                 raise ConfigError(
-                    f"{name}_config uses the model-wide rotary table but its head width {part.head_dim} is not the base "
-                    f"part's {self.part('base').head_dim}; set use_pe=false or attention_rope=true."
+                    f"{name}_config uses the model-wide rotary table but its head width {part.head_dim} is "
+                    f"not the base part's {self.part('base').head_dim}; "
+                    "set use_pe=false or attention_rope=true."
                 )
 
+    def _validate_pictures(self) -> None:
+        """Raises ConfigError for tiles, layouts or placeholder tokens that cannot be."""
+        for key in ("vocab_size", "max_position_embeddings", "patch_size", "default_image_size"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"{key} is {getattr(self, key)}; it must be a whole number above 0.")
+        if self.default_image_size % self.patch_size:
+            raise ConfigError(
+                f"default_image_size {self.default_image_size} is not a multiple of "
+                f"patch_size {self.patch_size}."
+            )
+        for key in ("eos_token_id", "pad_token_id", "image_token_index", "video_token_index"):
+            given = getattr(self, key)
+            tokens = given if isinstance(given, list) else [given]
+            if not all(is_token(token) for token in tokens):
+                raise ConfigError(f"{key} is {given!r}, which is no token id.")
+        limit = self.image_aspect_ratio.partition("anyres_max_")[2]
+        if limit and not limit.isdecimal():
+            raise ConfigError(f"image_aspect_ratio {self.image_aspect_ratio!r} is unknown; use anyres_max_9.")
+        side = self.default_image_size
+        for pinpoint in self.image_grid_pinpoints or ():
+            if len(pinpoint) != 2 or any(length < side or length % side for length in pinpoint):
+                raise ConfigError(
+                    f"image_grid_pinpoints holds {pinpoint}; every entry is two multiples of {side} pixels."
+                )
+        if not self.image_grid_pinpoints:
+            raise ConfigError("image_grid_pinpoints is empty; a picture needs at least one layout.")
+
     def part(self, name: str) -> PartConfig:
-        """The settings of part ``"pre"``, ``"base"`` or ``"post"``, gaps filled from the top level and the priors."""
+        """The settings of part ``"pre"``, ``"base"`` or ``"post"``.
+
+        What the base part leaves out comes from the top level; a part that is not there has its prior's size.
+        """
         given = getattr(self, f"{name}_config") or _PRIORS[name]
 
         def pick(key: str, default: Any) -> Any:
-            return given.get(key, getattr(self, key) if name == "base" else default)
+            """The part's own value, else the top level's for the base part, else ``default``."""
+            if name == "base":
+                default = getattr(self, key)
+            return given.get(key, default)
 
         return PartConfig(
             hidden_size=pick("hidden_size", None),
@@ -165,7 +237,9 @@ class HaploOmniConfig(PreTrainedConfig):
     def connector(self, name: str) -> ConnectorConfig:
         """The settings of connector ``"pre"`` or ``"post"``."""
         given = getattr(self, f"{name}_connector") or {}
-        return ConnectorConfig(bool(given.get("use_pre_norm", False)), bool(given.get("use_affine_bias", False)))
+        return ConnectorConfig(
+            bool(given.get("use_pre_norm", False)), bool(given.get("use_affine_bias", False))
+        )
 
     @property
     def patches_per_side(self) -> int:

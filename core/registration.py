@@ -14,4 +14,6 @@ def register_auto_classes() -> None:
     AutoConfig.register(HaploOmniConfig.model_type, HaploOmniConfig, exist_ok=True)
     AutoModelForImageTextToText.register(HaploOmniConfig, HaploOmniForConditionalGeneration, exist_ok=True)
     AutoProcessor.register(HaploOmniConfig, HaploOmniProcessor, exist_ok=True)
-    AutoImageProcessor.register(HaploOmniConfig, slow_image_processor_class=HaploOmniImageProcessor, exist_ok=True)
+    AutoImageProcessor.register(
+        HaploOmniConfig, slow_image_processor_class=HaploOmniImageProcessor, exist_ok=True
+    )

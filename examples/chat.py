@@ -16,15 +16,16 @@ def main() -> None:
     """Two turns about one picture, then one about a clip."""
     omni = HaploOmni.load()
     picture = {"type": "image", "path": MEDIA / "heart.png"}
-    talk = [{"role": "user", "content": [picture, {"type": "text", "text": "What colour is it?"}]}]
+    messages = [{"role": "user", "content": [picture, {"type": "text", "text": "What colour is it?"}]}]
     for follow_up in ("And its shape?", None):
-        answer = "".join(omni.chat(talk))
-        print(answer)  # noqa: T201
-        talk.append({"role": "assistant", "content": answer})
+        answer = "".join(omni.chat(messages))
+        print(answer)
+        messages.append({"role": "assistant", "content": answer})
         if follow_up:
-            talk.append({"role": "user", "content": follow_up})
+            messages.append({"role": "user", "content": follow_up})
     clip = {"type": "video", "path": MEDIA / "circle_left.mp4", "num_frames": 4}
-    print("".join(omni.chat([{"role": "user", "content": [clip, {"type": "text", "text": "How does it move?"}]}])))  # noqa: T201
+    question = {"type": "text", "text": "How does it move?"}
+    print("".join(omni.chat([{"role": "user", "content": [clip, question]}])))
 
 
 if __name__ == "__main__":

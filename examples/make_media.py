@@ -1,4 +1,7 @@
-"""Draw the example pictures and clips of ``examples/media`` (deterministic: running it again changes nothing)."""
+"""Draw the example pictures and clips of ``examples/media``.
+
+The pixels are the same every time; another ffmpeg may pack clips into other bytes.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,24 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from core.media import write_clip, write_image
-from core.training.drawing import BACKGROUNDS, COLOURS
-from core.training.scenes import Scene, SceneObject, render
+from core.scenes.rasterizer import BACKGROUNDS, COLOURS
+from core.scenes.scene import Scene, SceneObject, render
 
 MEDIA = Path(__file__).resolve().parent / "media"
 SIZE = 336
 
 
 def item(
-    colour: str, shape: str, x: float, y: float, radius: float, motion: str = "still", travel: float = 0.0, heading: str = ""
+    colour: str,
+    shape: str,
+    x: float,
+    y: float,
+    radius: float,
+    motion: str = "still",
+    travel: float = 0.0,
+    heading: str = "",
 ) -> SceneObject:
-    """An object in its plain colour."""
+    """An object in its plain colour; places, radius and travel in fractions of the frame."""
     return SceneObject(colour, shape, x, y, radius, motion, travel, COLOURS[colour], heading)
 
 
@@ -38,21 +48,33 @@ PICTURES = {
         item("green", "triangle", 0.8, 0.28, 0.15),
     ),
     "behind": scene(
-        "brown", item("yellow", "star", 0.4, 0.52, 0.17), item("blue", "circle", 0.58, 0.48, 0.24), texture="checkered"
+        "brown",
+        item("yellow", "star", 0.4, 0.52, 0.17),
+        item("blue", "circle", 0.58, 0.48, 0.24),
+        texture="checkered",
     ),
-    "beside": scene("navy", item("red", "square", 0.26, 0.4, 0.18), item("white", "ring", 0.74, 0.55, 0.17), texture="striped"),
-}  # fmt: skip
+    "beside": scene(
+        "navy",
+        item("red", "square", 0.26, 0.4, 0.18),
+        item("white", "ring", 0.74, 0.55, 0.17),
+        texture="striped",
+    ),
+}
 CLIPS = {
     "circle_left": scene("black", item("red", "circle", 0.5, 0.5, 0.2, "left", 0.5)),
     "square_growing": scene("navy", item("orange", "square", 0.5, 0.5, 0.22, "growing", 1.0)),
     "triangle_up": scene("gray", item("green", "triangle", 0.4, 0.5, 0.2, "up", 0.5)),
-    "heart_entering": scene("black", item("pink", "heart", 0.12, 0.5, 0.24, "entering", 0.76, "right"), texture="dotted"),
-    "two": scene("navy", item("orange", "circle", 0.26, 0.5, 0.18, "up", 0.4), item("purple", "ring", 0.74, 0.5, 0.18)),
+    "heart_entering": scene(
+        "black", item("pink", "heart", 0.12, 0.5, 0.24, "entering", 0.76, "right"), texture="dotted"
+    ),
+    "two": scene(
+        "navy", item("orange", "circle", 0.26, 0.5, 0.18, "up", 0.4), item("purple", "ring", 0.74, 0.5, 0.18)
+    ),
 }
 
 
 def main() -> None:
-    """Write all media."""
+    """Write the pictures as PNG and the clips, 17 frames at 8 a second, as MP4."""
     for name, picture in PICTURES.items():
         write_image(render(picture, SIZE, SIZE)[0], MEDIA / f"{name}.png")
     for name, clip in CLIPS.items():

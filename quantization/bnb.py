@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
 
 from core.config import HaploOmniConfig
-from quantization.errors import QuantizationError
-from quantization.layout import tensors
+from core.errors import QuantizationError
+from core.files import read_plain_json
 from quantization.modes import Precision, Weights
+from quantization.weights import tensor_specs
 
 OUTLIERS = 6.0  # of int8: activations beyond it are multiplied in full (LLM.int8(), arXiv 2208.07339)
-PACKED_ROWS, PACKED_COLUMNS = 32, 64  # what the CPU's packed 4-bit product can take: multiples of these
+# what the CPU's packed 4-bit product can take: multiples of these
+PACKED_ROWS = 32
+PACKED_COLUMNS = 64
 
-# warnings that people should not act on: int8 casts its input (one a layer and a forward pass), and an optional package of
-# CPU kernels is missing, which would be fetched from a hub
+# warnings that people should not act on: int8 casts its input (one a layer and a forward pass),
+# and an optional package of CPU kernels is missing, which would be fetched from a hub
 for noisy in ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops"):
     logging.getLogger(noisy).setLevel(logging.ERROR)
 
@@ -37,16 +39,17 @@ def is_available(device_type: str) -> bool:
 
 def full_modules(config: HaploOmniConfig) -> list[str]:
     """Full names of all linear layers that are never quantized: everything but the matrices of the blocks."""
-    return [
-        t.name.removesuffix(".weight") for t in tensors(config) if len(t.shape) == 2 and _is_linear(t.name) and not t.quantizable
-    ]
+    full = (spec.name for spec in tensor_specs(config) if len(spec.shape) == 2 and not spec.quantizable)
+    return [name.removesuffix(".weight") for name in full if _is_linear(name)]
 
 
 def _is_linear(name: str) -> bool:
     return name.endswith(".weight") and "embed_tokens" not in name
 
 
-def quantization_config(config: HaploOmniConfig, weights: Weights, precision: Precision) -> BitsAndBytesConfig | None:
+def quantization_config(
+    config: HaploOmniConfig, weights: Weights, precision: Precision
+) -> BitsAndBytesConfig | None:
     """What ``from_pretrained`` needs to quantize while it reads; None for full weights."""
     if weights is Weights.FULL:
         return None
@@ -68,16 +71,29 @@ def stored_weights(folder: Path) -> Weights:
     Raises:
         QuantizationError: quantized in a way this program does not run.
     """
-    stored = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config")
+    stored = read_plain_json(folder / "config.json").get("quantization_config")
     if stored is None:
         return Weights.FULL
+    if not isinstance(stored, dict):
+        raise QuantizationError(
+            f"{folder / 'config.json'}: quantization_config must be an object; "
+            "remove it or copy the file again."
+        )
     if stored.get("quant_method") == "bitsandbytes":
         if stored.get("load_in_8bit"):
             return Weights.INT8
         if stored.get("load_in_4bit") and stored.get("bnb_4bit_quant_type") == "nf4":
             return Weights.NF4_DOUBLE if stored.get("bnb_4bit_use_double_quant") else Weights.NF4
     method = stored.get("bnb_4bit_quant_type") or stored.get("quant_method") or "an unknown method"
-    raise QuantizationError(f"{folder} is quantized by {method}, which is not read here; use the full checkpoint, int8 or nf4.")
+    raise QuantizationError(
+        f"{folder} is quantized by {method}, which is not read here; use the full checkpoint, int8 or nf4."
+    )
+
+
+def stored_dtype(folder: Path) -> str | None:
+    """PyTorch's name of the precision of a checkpoint's weights, if its ``config.json`` says."""
+    stored = read_plain_json(folder / "config.json")
+    return stored.get("dtype", stored.get("torch_dtype"))
 
 
 def check_stored(folder: Path, wanted: Weights | None) -> Weights:
@@ -98,22 +114,75 @@ def check_stored(folder: Path, wanted: Weights | None) -> Weights:
 
 
 def fixed_weights(folder: Path, wanted: str | None) -> dict[str, Weights]:
-    """What is not left to the planner: ``{"weights": ...}`` where people want it, or the checkpoint is quantized already.
+    """What is not left to the planner.
+
+    That is ``{"weights": ...}`` where people want it, or where the checkpoint is quantized already.
 
     Raises:
         QuantizationError: it is quantized another way than wanted.
     """
     held = check_stored(folder, None if wanted is None else Weights(wanted))
-    return {} if wanted is None and held is Weights.FULL else {"weights": held}
+    if wanted is None and held is Weights.FULL:
+        return {}
+    return {"weights": held}
 
 
-def settle(model: nn.Module, dtype: torch.dtype, stays_on_cpu: bool) -> None:
-    """Make a freshly loaded model safe to run: the computing dtype, and the CPU's packing only where it is sound.
+def is_four_bit(model: nn.Module) -> bool:
+    """Whether a model has any layer in 4 bits."""
+    import bitsandbytes
 
-    On CPUs with bfloat16 instructions bitsandbytes packs every 4-bit matrix at its first use. That is fast for single
-    tokens, but a packed model can be neither saved nor moved (bitsandbytes 0.50 would do both wrongly), takes only
-    certain shapes, and computes in bfloat16. So it is switched on for a bfloat16 model that stays, and such a model
-    refuses to be saved.
+    return any(isinstance(module, bitsandbytes.nn.Linear4bit) for module in model.modules())
+
+
+def quantize_blocks(model: Any, weights: Weights, precision: Precision, device: torch.device) -> None:
+    """Turn the matrices of a model on the CPU into 4 bits, each on ``device`` and back to the CPU.
+
+    For blocks that will be streamed: a GPU takes seconds where a CPU takes minutes, and holds one matrix.
+    """
+    for block in model.model.layers:
+        for name, linear in list(block.named_modules()):
+            if type(linear) is nn.Linear and name.endswith("_proj"):
+                block.set_submodule(name, four_bit_linear(linear, weights, precision.dtype, device))
+    model.is_loaded_in_4bit = True  # transformers counts two weights in a byte
+    model.save_pretrained = _refuse_to_save
+
+
+def four_bit_parameter(matrix: Tensor, weights: Weights) -> Any:
+    """A matrix [rows, columns] that becomes 4 bits when it is moved to a device."""
+    import bitsandbytes
+
+    nested = weights is Weights.NF4_DOUBLE
+    given: Any = bitsandbytes.nn.Params4bit  # bitsandbytes' parameters are not typed
+    return given(matrix, requires_grad=False, quant_type="nf4", compress_statistics=nested)
+
+
+def four_bit_linear(
+    linear: nn.Linear, weights: Weights, dtype: torch.dtype, device: torch.device
+) -> nn.Module:
+    """A linear layer in 4 bits that computes in ``dtype``: on the CPU, quantized on ``device``."""
+    import bitsandbytes
+
+    with torch.device("meta"):
+        made: Any = bitsandbytes.nn.Linear4bit(
+            linear.in_features,
+            linear.out_features,
+            bias=linear.bias is not None,
+            compute_dtype=dtype,
+            compress_statistics=weights is Weights.NF4_DOUBLE,
+            quant_type="nf4",
+        )
+    made.weight = four_bit_parameter(linear.weight.data.to(dtype), weights).to(device).to("cpu")
+    made.bias = linear.bias
+    return made.eval()
+
+
+def finalize_bnb(model: nn.Module, dtype: torch.dtype, stays_on_cpu: bool) -> None:
+    """Make a freshly loaded model safe to run: in ``dtype``, and packed on a CPU only where that is sound.
+
+    On CPUs with bfloat16 instructions bitsandbytes packs every 4-bit matrix at its first use.
+    That is fast for single tokens, but a packed model takes only certain shapes, computes in bfloat16, and
+    can be neither saved nor moved (bitsandbytes 0.50 would do both wrongly).
+    So it is switched on for a bfloat16 model that stays, and such a model refuses to be saved.
     """
     import bitsandbytes
 
@@ -121,7 +190,8 @@ def settle(model: nn.Module, dtype: torch.dtype, stays_on_cpu: bool) -> None:
     packs = stays_on_cpu and dtype == torch.bfloat16
     packs = packs and not any(m.out_features % PACKED_ROWS or m.in_features % PACKED_COLUMNS for m in layers)
     for layer in layers:
-        layer.compute_dtype, layer.compute_type_is_set = dtype, True
+        layer.compute_dtype = dtype
+        layer.compute_type_is_set = True
         state: Any = layer.weight
         state.quant_state.dtype = dtype
         layer.support_avx512bf16_for_cpu = layer.support_avx512bf16_for_cpu and packs
@@ -131,5 +201,6 @@ def settle(model: nn.Module, dtype: torch.dtype, stays_on_cpu: bool) -> None:
 
 def _refuse_to_save(*_: Any, **__: Any) -> None:
     raise QuantizationError(
-        "A 4-bit model that runs on the CPU is packed and cannot be saved; write one with python -m quantization.export."
+        "This 4-bit model cannot be saved, since it is packed or streamed; "
+        "write one with python -m quantization.export."
     )

@@ -1,123 +1,74 @@
-"""Reading and writing checkpoint folders tensor by tensor, so that memory never holds a whole model."""
+"""Writing checkpoint folders tensor by tensor, so that memory never holds a whole model."""
 
 from __future__ import annotations
 
 import json
-import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
-from quantization.errors import QuantizationError
+from core.errors import CheckpointError, QuantizationError
+from core.files import UNFINISHED, read_json
 
-INDEX = "model.safetensors.index.json"
 RECORD = "export.json"  # what an export says about itself
-UNFINISHED = "UNFINISHED"  # stands in a folder while it is being written
 SHARD_BYTES = 2 * 2**30
-BUNDLED = Path(__file__).resolve().parents[1] / "examples" / "checkpoints" / "haploomni-tiny"
-_HUB_ID = re.compile(r"[\w][\w.-]*/[\w.-]+")
 
 
-def find_checkpoint(name: str | None, only_config: bool = False) -> Path:
-    """The folder of a checkpoint: None is the bundled one, a folder itself; a hub id is downloaded.
-
-    Args:
-        only_config: nothing but its configuration is wanted.
+def export_seconds(folder: Path) -> float | None:
+    """The seconds that an export took, by its record; None for any other folder.
 
     Raises:
-        QuantizationError: there is none, or it is half-written.
+        CheckpointError: the record is damaged.
     """
-    folder = BUNDLED if name is None else Path(name).expanduser()
-    if not folder.is_dir() and name is not None and _HUB_ID.fullmatch(name):
-        from huggingface_hub import snapshot_download
-
-        wanted = ["*.json"] if only_config else ["*.json", "*.safetensors", "*.txt", "*.jinja"]
-        try:
-            folder = Path(snapshot_download(name, allow_patterns=wanted))
-        except Exception as error:
-            raise QuantizationError(
-                f"'{name}' is no local folder and could not be downloaded ({type(error).__name__}); check name and network."
-            ) from error
-    check_finished(folder)
-    if not (folder / "config.json").is_file():
-        raise QuantizationError(f"'{name}' is no checkpoint folder with a config.json; name one, or a hub id owner/name.")
-    return folder
+    file = folder / RECORD
+    if not file.is_file():
+        return None
+    seconds = read_json(file).get("seconds")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e9:
+        raise CheckpointError(f"{file} does not say how many seconds the export took; remove it.")
+    return float(seconds)
 
 
-def check_finished(folder: Path) -> None:
-    """Raises QuantizationError when a folder is half-written."""
-    if (folder / UNFINISHED).exists():
-        raise QuantizationError(f"{folder} is half-written; write it again from the full checkpoint.")
-
-
-def read_json(file: Path) -> dict:
-    """A JSON object.
+def clear_target(target: Path, force: bool) -> None:
+    """Refuse a folder to write to that holds something already; with ``force`` it goes.
 
     Raises:
-        QuantizationError: it is none.
+        QuantizationError: it holds something.
     """
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise QuantizationError(f"{file} is not valid JSON; copy or download it again.")
-    return value
+    if target.exists() and any(target.iterdir()):
+        if not force:
+            raise QuantizationError(f"{target} exists and is not empty; name another folder, or add --force.")
+        shutil.rmtree(target)
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint.
+def check_disk(target: Path, size_bytes: int) -> None:
+    """Refuse to write more bytes than the disk of ``target`` has room for.
 
     Raises:
-        QuantizationError: one is missing.
+        QuantizationError: it has less than a twentieth more.
     """
-    names = ["model.safetensors"]
-    if (folder / INDEX).is_file():
-        names = sorted(set(read_json(folder / INDEX).get("weight_map", {}).values()))
-    for name in names or ["model.safetensors"]:
-        if not (folder / name).is_file():
-            raise QuantizationError(f"{folder} has no {name}; copy or download it again.")
-    return [folder / name for name in names]
+    place = next(parent for parent in (target, *target.resolve().parents) if parent.exists())
+    free = shutil.disk_usage(place).free
+    if free < size_bytes * 1.05:
+        raise QuantizationError(
+            f"{target} would take {size_bytes / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+            "make room or name another disk."
+        )
 
 
-def tensor_names(files: list[Path]) -> list[str]:
-    """Names of all tensors in weight files.
+def copy_sidecar_files(source: Path, target: Path) -> None:
+    """Copy everything of a checkpoint but its weights and configuration.
 
-    Raises:
-        QuantizationError: a file is cut or foreign.
+    That is processors, tokenizer, autoencoder, scheduler and defaults.
     """
-    names: list[str] = []
-    for file in files:
-        try:
-            with safe_open(file, "pt") as opened:
-                names += list(opened.keys())
-        except SafetensorError:
-            raise QuantizationError(f"{file} is cut short or is no safetensors file; copy or download it again.") from None
-    return names
-
-
-def read_tensors(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
-    """One tensor after the other; the files are mapped, not read whole."""
-    for file in files:
-        with safe_open(file, "pt") as opened:
-            for name in opened.keys():  # noqa: SIM118  (not a dict)
-                yield name, opened.get_tensor(name)
-
-
-def export_record(folder: Path) -> dict | None:
-    """What an export says about itself: ``weights`` and the ``seconds`` it took; None for any other folder."""
-    return read_json(folder / RECORD) if (folder / RECORD).is_file() else None
-
-
-def copy_companions(source: Path, target: Path) -> None:
-    """Everything of a checkpoint but its weights and configuration: processors, tokenizer, autoencoder, scheduler, defaults."""
+    left_out = {"config.json", "README.md", SAFE_WEIGHTS_INDEX_NAME}
     for item in sorted(source.iterdir()):
-        weights = item.suffix in (".safetensors", ".bin", ".pt", ".pth") or item.name == INDEX
-        if item.name.startswith(".") or weights or item.name in ("config.json", "README.md"):
+        is_weights = item.suffix in (".safetensors", ".bin", ".pt", ".pth")
+        if is_weights or item.name.startswith(".") or item.name in left_out:
             continue
         if item.is_dir():
             shutil.copytree(item, target / item.name, dirs_exist_ok=True)
@@ -128,19 +79,21 @@ def copy_companions(source: Path, target: Path) -> None:
 class ShardWriter:
     """Writes tensors to numbered safetensors files of at most ``shard_bytes`` each, then the index.
 
-    Until :meth:`finish` the folder carries the mark :data:`UNFINISHED`.
+    Until :meth:`finish` the folder carries the mark :data:`~core.files.UNFINISHED`.
     """
 
     def __init__(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
-        self.folder, self.shard_bytes = folder, shard_bytes
+        self.folder = folder
+        self.shard_bytes = shard_bytes
         self._held: dict[str, Tensor] = {}
-        self._held_bytes = self._written_bytes = 0
+        self._held_bytes = 0
+        self._written_bytes = 0
         self._shards: list[list[str]] = []
         folder.mkdir(parents=True, exist_ok=True)
         (folder / UNFINISHED).touch()
 
     def add(self, name: str, tensor: Tensor) -> None:
-        """Take one more tensor."""
+        """Take one more tensor, of any shape; the file that is full with it is written."""
         size = tensor.numel() * tensor.element_size()
         if self._held and self._held_bytes + size > self.shard_bytes:
             self._flush()
@@ -151,9 +104,10 @@ class ShardWriter:
         save_file(self._held, self.folder / f"shard-{len(self._shards)}", metadata={"format": "pt"})
         self._shards.append(list(self._held))
         self._written_bytes += self._held_bytes
-        self._held, self._held_bytes = {}, 0
+        self._held = {}
+        self._held_bytes = 0
 
-    def finish(self, config: dict) -> None:
+    def finish(self, config: dict[str, Any]) -> None:
         """Name the files, write index and ``config.json``, and take the mark away."""
         if self._held:
             self._flush()
@@ -163,6 +117,6 @@ class ShardWriter:
             (self.folder / f"shard-{number}").rename(self.folder / file)
             weight_map |= dict.fromkeys(names, file)
         index = {"metadata": {"total_size": self._written_bytes}, "weight_map": weight_map}
-        (self.folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
-        (self.folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        (self.folder / SAFE_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n")
+        (self.folder / "config.json").write_text(json.dumps(config, indent=2, default=str) + "\n")
         (self.folder / UNFINISHED).unlink()

@@ -8,8 +8,10 @@ import re
 import psutil
 import torch
 
+from core.devices import computes_bfloat16
+from core.errors import QuantizationError
 from quantization.bnb import is_available
-from quantization.errors import QuantizationError
+from quantization.container import container_limits, whole_cores
 from quantization.modes import Device, Hardware
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(GB|GiB|G|MB|MiB|M)?", re.IGNORECASE)
@@ -30,16 +32,25 @@ def parse_size(text: str) -> int:
 
 def host_free_bytes() -> int:
     """Main memory that can be had without swapping, a container's limit included."""
-    free = psutil.virtual_memory().available
-    try:
-        with (
-            open("/sys/fs/cgroup/memory.max", encoding="ascii") as limit,
-            open("/sys/fs/cgroup/memory.current", encoding="ascii") as used,
-        ):
-            free = min(free, int(limit.read()) - int(used.read()))
-    except (OSError, ValueError):  # no such limit
-        pass
-    return max(0, free)
+    return _least(psutil.virtual_memory().available, container_limits().free_bytes)
+
+
+def host_total_bytes() -> int:
+    """Main memory of the machine, or of the container."""
+    return _least(psutil.virtual_memory().total, container_limits().memory_bytes)
+
+
+def _least(amount: int, limit: int | None) -> int:
+    """An amount within a limit; None is no limit."""
+    return amount if limit is None else min(amount, limit)
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    share = container_limits().cores
+    return _least(cores, None if share is None else whole_cores(share))
 
 
 def detect(device: torch.device, ours: int = 0) -> Hardware:
@@ -57,13 +68,17 @@ def detect(device: torch.device, ours: int = 0) -> Hardware:
         return Hardware(Device.CUDA, properties.name, free, total, host, bf16, is_available("cuda"))
     if device.type == "mps":
         total = torch.mps.recommended_max_memory()
-        return Hardware(Device.MPS, "Apple GPU", min(total, host + ours), total, host, True, is_available("mps"))
-    name, free = f"CPU with {os.cpu_count()} cores", host + ours
-    return Hardware(Device.CPU, name, free, psutil.virtual_memory().total, free, True, is_available("cpu"))
+        free = min(total, host + ours)
+        return Hardware(Device.MPS, "Apple GPU", free, total, host, bitsandbytes=is_available("mps"))
+    cores = usable_cores()
+    free = host + ours
+    name = f"CPU with {cores} core{'s' * (cores != 1)}"
+    bf16 = computes_bfloat16(device)
+    return Hardware(Device.CPU, name, free, host_total_bytes(), free, bf16, is_available("cpu"))
 
 
-def imagined_gpu(size: int, bf16: bool = True, host: int | None = None) -> Hardware:
-    """A CUDA card of ``size`` bytes that need not be here."""
-    return Hardware(
-        Device.CUDA, f"a {size / 2**30:.0f} GB GPU", size, size, host_free_bytes() if host is None else host, bf16, True
-    )
+def hypothetical_gpu(size: int, bf16: bool = True, host: int | None = None) -> Hardware:
+    """A CUDA card of ``size`` bytes that need not be here, beside ``host`` bytes of free main memory."""
+    if host is None:
+        host = host_free_bytes()
+    return Hardware(Device.CUDA, f"a {size / 2**30:.0f} GB GPU", size, size, host, bf16)

@@ -1,4 +1,7 @@
-"""What leaves the device while it is not needed. Every use goes through hooks on ``forward`` (autoencoder: also ``decode``)."""
+"""What leaves the device while it is not needed.
+
+Every use goes through hooks on ``forward``, of the autoencoder also on ``decode``.
+"""
 
 from __future__ import annotations
 
@@ -18,24 +21,27 @@ CPU = torch.device("cpu")
 Place = tuple[Callable[[], Tensor], Callable[[Tensor], Any]]
 
 
-def apply_offload(model: Any, vae: nn.Module, device: torch.device, offload: Offload, vae_on_cpu: bool = False) -> None:
+def apply_offload(
+    model: Any, vae: nn.Module, device: torch.device, offload: Offload, vae_on_cpu: bool = False
+) -> None:
     """Put a freshly loaded model and autoencoder where a mode wants them.
 
     Args:
-        model: with ``model.model.embed_tokens``, ``model.model.layers`` and ``model.lm_head``; on the CPU, or on the
-            device where it was quantized.
+        model: with ``model.model.embed_tokens``, ``model.model.layers`` and ``model.lm_head``.
+            It is on the CPU, or on the device where it was quantized.
         device: where everything is computed, words' embeddings and lm_head of the offloaded modes aside.
         vae_on_cpu: the autoencoder stays on the CPU for good.
     """
     inner = model.model
-    if vae_on_cpu or offload is not Offload.PARTS:
+    if vae_on_cpu or offload is not Offload.MODEL:
         vae.to(CPU if vae_on_cpu else device)
-    if offload is Offload.PARTS:
-        take_turns([model] if vae_on_cpu else [model, vae], device)
+    if offload is Offload.MODEL:
+        model_offload([model] if vae_on_cpu else [model, vae], device)
     elif offload is Offload.NONE:
         model.to(device)
     else:
-        blocks = list(inner.layers) if offload is Offload.BLOCKS else []
+        # embeddings and lm_head on the CPU, and with SEQUENTIAL the blocks; everything else on the device
+        blocks = list(inner.layers) if offload is Offload.SEQUENTIAL else []
         keep_on_cpu(inner.embed_tokens)
         keep_on_cpu(model.lm_head)
         for child in _others(model, {inner.embed_tokens, model.lm_head, *blocks}):
@@ -43,7 +49,7 @@ def apply_offload(model: Any, vae: nn.Module, device: torch.device, offload: Off
         _move_own(model, device)
         _move_own(inner, device)
         if blocks:
-            stream_blocks(blocks, device)
+            sequential_offload(blocks, device)
 
 
 def _others(model: nn.Module, kept: set[nn.Module]) -> Iterator[nn.Module]:
@@ -58,6 +64,7 @@ def _others(model: nn.Module, kept: set[nn.Module]) -> Iterator[nn.Module]:
 
 
 def _move_own(module: nn.Module, device: torch.device) -> None:
+    """The parameters that are in none of its children."""
     for parameter in module.parameters(recurse=False):
         parameter.data = parameter.data.to(device)
 
@@ -68,19 +75,22 @@ def keep_on_cpu(module: nn.Module) -> None:
     add_hook_to_module(module, AlignDevicesHook(execution_device=CPU, io_same_device=True))
 
 
-class Tenant(ModelHook):
+class ExclusiveDeviceHook(ModelHook):
     """Before its module works, the others leave the device and it moves in."""
 
     def __init__(self, device: torch.device) -> None:
-        self.execution_device, self.here = device, False
+        self.execution_device = device
+        self.here = False
         self.module: nn.Module | None = None
-        self.others: list[Tenant] = []
+        self.others: list[ExclusiveDeviceHook] = []
 
     def init_hook(self, module: nn.Module) -> nn.Module:
+        """The module starts on the CPU."""
         self.module = module
         return module.to(CPU)
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """The module and what is given to it come to the device."""
         if not self.here:
             for other in self.others:
                 other.leave()
@@ -89,29 +99,30 @@ class Tenant(ModelHook):
         return send_to_device(args, self.execution_device), send_to_device(kwargs, self.execution_device)
 
     def leave(self) -> None:
-        """Back to the CPU."""
+        """The module goes back to the CPU, and its memory to the driver."""
         if self.here and self.module is not None:
             self.module.to(CPU)
             self.here = False
             empty_cache(self.execution_device)
 
 
-def take_turns(modules: Sequence[nn.Module], device: torch.device) -> None:
+def model_offload(modules: Sequence[nn.Module], device: torch.device) -> None:
     """Only the module that works is on the device."""
-    tenants = [Tenant(device) for _ in modules]
-    for module, tenant in zip(modules, tenants, strict=True):
-        tenant.others = [other for other in tenants if other is not tenant]
-        add_hook_to_module(module, tenant)
+    hooks = [ExclusiveDeviceHook(device) for _ in modules]
+    for module, hook in zip(modules, hooks, strict=True):
+        hook.others = [other for other in hooks if other is not hook]
+        add_hook_to_module(module, hook)
 
 
 # -- blocks, one after the other
 
 
 def _places(block: nn.Module) -> dict[str, Place]:
-    """Every tensor of a block, the scales of 4-bit matrices included: how to read it, and how to put another in its stead."""
+    """How to read and to replace every tensor of a block, the scales of 4-bit matrices included, by name."""
     places: dict[str, Place] = {}
     for name, parameter in block.named_parameters():
         places[name] = _place(parameter, "data")
+        # a 4-bit matrix's scales, and with double quantization the scales of those
         state = getattr(parameter, "quant_state", None)
         for prefix, holder in (("", state), ("state2.", getattr(state, "state2", None))):
             for key, value in vars(holder).items() if holder is not None else ():
@@ -124,8 +135,8 @@ def _place(holder: Any, key: str) -> Place:
     return partial(getattr, holder, key), partial(setattr, holder, key)
 
 
-class Stream:
-    """Copies a block's tensors into one of a few buffers on the device, ahead of time where the device has streams.
+class BlockStreamer:
+    """Copies a block's tensors into one of a few buffers on the device; on CUDA, by a stream, ahead of time.
 
     Args:
         device: where blocks work.
@@ -135,6 +146,7 @@ class Stream:
     def __init__(self, device: torch.device, blocks: Sequence[nn.Module]) -> None:
         self.device = device
         self.places = [_places(block) for block in blocks]
+        # the tensors in main memory, where blocks stay; pinned ones are copied while the device computes
         pinned = device.type == "cuda"
         self.homes: list[dict[str, Tensor]] = []
         for places in self.places:
@@ -142,13 +154,16 @@ class Stream:
             self.homes.append({name: value.pin_memory() if pinned else value for name, value in home.items()})
         for index in range(len(blocks)):
             self.unload(index)
-        self.kinds = [tuple((name, tuple(v.shape), v.dtype) for name, v in home.items()) for home in self.homes]
+        # names, shapes and dtypes: blocks of the same kind share buffers
+        self.kinds = [
+            tuple((name, tuple(v.shape), v.dtype) for name, v in home.items()) for home in self.homes
+        ]
         self.buffers: dict[tuple, list[dict[str, Tensor]]] = {}
         self.arriving: dict[int, tuple[dict[str, Tensor], Any]] = {}
         self.side = torch.cuda.Stream(device) if pinned else None
 
     def load(self, index: int) -> None:
-        """Block ``index`` is on the device when this returns (in stream order), and the next one is on its way."""
+        """Block ``index`` is on the device when this returns (in stream order), the next one on its way."""
         if index not in self.arriving:
             self.fetch(index)
         buffer, event = self.arriving.pop(index)
@@ -162,17 +177,19 @@ class Stream:
         """Start copying block ``index``; a block on its way to another place than wanted is dropped."""
         if index in self.arriving:
             return
+        # a buffer of this block's shapes: a new one while there are few, else the one used longest ago
         buffers = self.buffers.setdefault(self.kinds[index], [])
         if len(buffers) < BUFFERS:
-            buffers.append({name: torch.empty_like(value, device=self.device) for name, value in self.homes[index].items()})
-            buffer = buffers[-1]
+            home = self.homes[index]
+            buffer = {name: torch.empty_like(value, device=self.device) for name, value in home.items()}
         else:
-            buffer = buffers.pop(0)  # the one used longest ago
-            buffers.append(buffer)
+            buffer = buffers.pop(0)
             self.arriving = {i: (b, e) for i, (b, e) in self.arriving.items() if b is not buffer}
+        buffers.append(buffer)
         event = None
         if self.side is not None:
-            self.side.wait_stream(torch.cuda.current_stream(self.device))  # the buffer's last block has been used
+            # the copy waits until the buffer's last block has been used
+            self.side.wait_stream(torch.cuda.current_stream(self.device))
             with torch.cuda.stream(self.side):
                 self._copy(index, buffer)
             event = self.side.record_event()
@@ -190,23 +207,26 @@ class Stream:
             write(self.homes[index][name])
 
 
-class StreamedBlock(ModelHook):
+class StreamedBlockHook(ModelHook):
     """A block that is on the device only while it works."""
 
-    def __init__(self, stream: Stream, index: int) -> None:
-        self.stream, self.index = stream, index
+    def __init__(self, streamer: BlockStreamer, index: int) -> None:
+        self.streamer = streamer
+        self.index = index
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Any, Any]:  # noqa: ARG002
-        self.stream.load(self.index)
+        """The block comes to the device."""
+        self.streamer.load(self.index)
         return args, kwargs
 
     def post_forward(self, module: nn.Module, output: Any) -> Any:  # noqa: ARG002
-        self.stream.unload(self.index)
+        """The block leaves the device."""
+        self.streamer.unload(self.index)
         return output
 
 
-def stream_blocks(blocks: Sequence[nn.Module], device: torch.device) -> None:
+def sequential_offload(blocks: Sequence[nn.Module], device: torch.device) -> None:
     """Blocks stay in main memory and pass through two buffers of each shape on the device."""
-    stream = Stream(device, blocks)
+    streamer = BlockStreamer(device, blocks)
     for index, block in enumerate(blocks):
-        add_hook_to_module(block, StreamedBlock(stream, index))
+        add_hook_to_module(block, StreamedBlockHook(streamer, index))

@@ -7,17 +7,21 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
+
+import core  # noqa: F401  (sets how OpenMP's threads wait, before PyTorch is imported)
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
 
 REFERENCE = Path(__file__).parent / "parity" / "reference"
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _threads() -> None:
-    torch.set_num_threads(max(1, min(4, os.cpu_count() or 1)))
+    # as many as were asked for: beside another busy program two threads are slower than one
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or max(1, min(4, os.cpu_count() or 1))))
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +42,9 @@ def reference_model():
     def get(variant: str, dtype: torch.dtype = torch.float32):
         if (variant, dtype) not in loaded:
             folder = REFERENCE / variant / "checkpoint"
-            loaded[variant, dtype] = HaploOmniForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
+            loaded[variant, dtype] = HaploOmniForConditionalGeneration.from_pretrained(
+                folder, dtype=dtype
+            ).eval()
         return loaded[variant, dtype]
 
     return get
@@ -61,7 +67,7 @@ def reference_processor():
 
 @pytest.fixture(scope="session")
 def reference_cases():
-    """``reference_cases("a")``: the cases' descriptions and tensors, ``{name: (description, {tensor: value})}``."""
+    """``reference_cases("a")``: ``{name: (description, {tensor's name: value})}`` of all cases."""
     from safetensors.torch import load_file
 
     loaded = {}
@@ -80,19 +86,22 @@ def reference_cases():
 
 
 @pytest.fixture(scope="session")
-def served(bundled, tmp_path_factory):
-    """(url, engine) of a running page."""
-    from app.engine import Engine
+def served(tmp_path_factory):
+    """(url, engine) of a running page, over a model of its own: a page changes how its model runs."""
+    from app.engine.engine import Engine
+    from app.engine.memory import plan_memory
     from app.launch import serve
-    from app.memory import plan_memory
+    from app.services.library import Library
     from app.settings import Settings
-    from app.storage import Storage
+    from core import HaploOmni
 
-    keeper = plan_memory(Settings(dtype="float32", device="cpu"))
-    keeper.attach(bundled)
-    engine = Engine(bundled)
-    storage = Storage(str(tmp_path_factory.mktemp("outputs")))
-    page = serve(engine, keeper, storage, Settings(), 0)
+    omni = HaploOmni.load(None, device="cpu")
+    memory = plan_memory(Settings(dtype="float32", device="cpu"))
+    memory.attach(omni)
+    engine = Engine(omni)
+    library = Library(str(tmp_path_factory.mktemp("outputs")))
+    page = serve(engine, memory, library, Settings(), 0)
     yield page.local_url, engine
     page.close(verbose=False)
     engine.close()
+    library.close()

@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 from core.errors import HaploOmniError
 from core.evaluation.sheet import contact_sheet
+from core.opencv import cv2
 
 if TYPE_CHECKING:
     from core import HaploOmni
@@ -23,18 +23,30 @@ if TYPE_CHECKING:
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(prog="python -m core.evaluation", description=__doc__)
-    parser.add_argument("--checkpoint", default=None, help="folder or hub id; by default the bundled checkpoint")
+    parser.add_argument(
+        "--checkpoint", default=None, help="folder or hub id; by default the bundled checkpoint"
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--questions", type=int, default=60, help="questions of every kind")
-    parser.add_argument("--clips", type=int, default=84, help="generated clips of one object, half as many of two (0: none)")
-    parser.add_argument("--seen", action="store_true", help="the combinations seen in training instead, as a control")
+    parser.add_argument(
+        "--clips", type=int, default=84, help="generated clips of one object, half as many of two (0: none)"
+    )
+    parser.add_argument(
+        "--seen", action="store_true", help="the combinations seen in training instead, as a control"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--sheet", type=Path, help="write a contact sheet of the first 24 generated clips here (PNG)")
+    parser.add_argument(
+        "--sheet", type=Path, help="write a contact sheet of the first 24 generated clips here (PNG)"
+    )
     return parser
 
 
 def _lines(title: str, table: dict[str, tuple[int, int]]) -> list[str]:
-    rows = [f"| {kind.replace('_', ' ')} | {right} / {total} | {right / total:.2f} |" for kind, (right, total) in table.items()]
+    """A table of {kind: (right, total)} in Markdown."""
+    rows = [
+        f"| {kind.replace('_', ' ')} | {right} / {total} | {right / total:.2f} |"
+        for kind, (right, total) in table.items()
+    ]
     return [f"| {title} | right | share |", "|---|---|---|", *rows, ""]
 
 
@@ -50,7 +62,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     started = time.monotonic()
     held_out = not options.seen
-    lines = [f"{omni.profile['name']}, {'held-out' if held_out else 'seen'} combinations and phrasings, seed {options.seed}", ""]
+    side = "held-out" if held_out else "seen"
+    lines = [f"{omni.profile.name}, {side} combinations and phrasings, seed {options.seed}", ""]
     lines += answer_tables(omni, options.questions, held_out, options.seed)
     if options.clips:
         tables, clips = clip_tables(omni, options.clips, held_out, options.seed)
@@ -63,40 +76,101 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def answer_tables(omni: HaploOmni, questions: int, held_out: bool, seed: int) -> list[str]:
-    """Answers to every kind of question, and about pairs of colour and shape that training never shows."""
-    from core.evaluation.answers import KINDS, Exam, evaluate_answers
+    """Answers to every kind of question, and to some kinds under harder conditions.
+
+    These are unseen pairs of colour and shape, strangers' words, and another renderer's pictures.
+    """
+    from core.evaluation.answers import KINDS, QuestionSet, evaluate_answers
+    from core.evaluation.renderer import render_otherwise
 
     pairs = ("colour", "shape", "caption", "yes_no")
-    with tqdm(total=questions * (len(KINDS) - 1 + len(pairs)), desc="questions") as bar:
-        lines = _lines("answers", evaluate_answers(omni, questions, Exam(seed, held_out), progress=bar.update))
-        never = evaluate_answers(omni, questions, Exam(seed, held_out, pairs=True), pairs, bar.update)
-    return lines + _lines("about pairs of colour and shape never shown", never)
-
-
-def clip_tables(omni: HaploOmni, clips: int, held_out: bool, seed: int) -> tuple[list[str], list[tuple[str, np.ndarray]]]:
-    """The autoencoder, clips of one object and of two, distinct seeds, and the judge itself; and the clips made."""
-    from core.evaluation import clips as judged
-
-    reconstructed, psnr = judged.evaluate_autoencoder(omni, clips)
-    lines = _lines(f"autoencoder (objects {psnr:.1f} dB)", reconstructed)
-    made: list[tuple[str, np.ndarray]] = []
-    two = max(1, clips // 2)
-    worlds = (
-        ("clips of one object", judged.single_scenes(random.Random(seed), held_out), clips),
-        ("clips of two objects", judged.pair_scenes(random.Random(seed), held_out), two),
-        ("clips of pairs never shown", judged.single_scenes(random.Random(seed), held_out, pairs=True), two),
+    asked = tuple(kind for kind in KINDS if kind not in ("small_talk", "refusal"))
+    unseen = QuestionSet(seed, held_out, pairs=True)
+    strange = QuestionSet(seed, held_out, strangers=True)
+    redrawn = QuestionSet(seed, held_out, draw=render_otherwise)
+    half = max(1, questions // 2)
+    tables = (
+        ("answers", QuestionSet(seed, held_out), KINDS, questions),
+        ("about pairs of colour and shape never shown", unseen, pairs, questions),
+        ("to strangers' words", strange, asked, half),
+        ("about another renderer's pictures", redrawn, asked, half),
     )
-    side = omni.profile["generation"]["height"]
-    with tqdm(total=clips + 2 * two, desc="clips") as bar:
-        for title, scenes, count in worlds:
-            table, some = judged.evaluate_generation(omni, scenes, count, seed, bar.update, held_out)
+    lines = []
+    with tqdm(total=sum(len(kinds) * count for _, _, kinds, count in tables), desc="questions") as bar:
+        for title, question_set, kinds, count in tables:
+            lines += _lines(title, evaluate_answers(omni, count, question_set, kinds, bar.update))
+    return lines
+
+
+def clip_tables(
+    omni: HaploOmni, clips: int, held_out: bool, seed: int
+) -> tuple[list[str], list[tuple[str, np.ndarray]]]:
+    """What the detector finds in reconstructions, in generated clips, and in true ones.
+
+    Returns:
+        The tables' lines, and the (prompt, frames uint8 [T, H, W, 3]) of the generated clips.
+    """
+    from core.evaluation.clips import evaluate_generation, evaluate_seeds, group_scenes, single_scenes
+    from core.evaluation.strangers import stranger_prompt
+
+    lines = autoencoder_tables(omni, clips, held_out)
+    pairs = single_scenes(random.Random(seed), held_out, pairs=True)
+    strange = single_scenes(random.Random(seed + 1), held_out)
+    half = max(1, clips // 2)
+    tables = (
+        ("clips of one object", single_scenes(random.Random(seed), held_out), clips, None),
+        ("clips of two objects", group_scenes(random.Random(seed), held_out), half, None),
+        ("clips of three objects", group_scenes(random.Random(seed), held_out, 3), half, None),
+        ("clips of pairs never shown", pairs, half, None),
+        ("clips in strangers' words", strange, half, stranger_prompt),
+    )
+    made: list[tuple[str, np.ndarray]] = []
+    with tqdm(total=sum(count for _, _, count, _ in tables), desc="clips") as bar:
+        for title, scenes, count, ask in tables:
+            table, some = evaluate_generation(omni, scenes, count, seed, bar.update, held_out, ask)
             lines += _lines(title, table)
             made += some
-    lines += _lines("two seeds of one prompt", judged.evaluate_seeds(omni, max(1, clips // 8), seed))
-    singles, doubles = judged.single_scenes(random.Random(2), held_out), judged.pair_scenes(random.Random(2), held_out)
-    lines += _lines("the judge on true clips of one object", judged.evaluate_judge(singles, clips, side, 9))
-    lines += _lines("the judge on true clips of two", judged.evaluate_judge(doubles, two, side, 9))
-    return lines, made
+    lines += _lines("two seeds of one prompt", evaluate_seeds(omni, max(1, clips // 8), seed))
+    return lines + detector_tables(clips, held_out, omni.profile.generation.height), made
+
+
+def detector_tables(clips: int, held_out: bool, side: int) -> list[str]:
+    """The detector on true clips of both renderers, ``side`` pixels wide and high."""
+    from core.evaluation.clips import evaluate_detector, group_scenes, single_scenes
+    from core.evaluation.renderer import render_otherwise
+    from core.scenes.scene import render
+
+    lines = []
+    for name, draw in (("", render), (" by another renderer", render_otherwise)):
+        for title, scenes in (
+            ("one object", single_scenes(random.Random(2), held_out)),
+            ("two objects", group_scenes(random.Random(2), held_out)),
+            ("three objects", group_scenes(random.Random(2), held_out, 3)),
+        ):
+            table = evaluate_detector(scenes, clips, side, 9, draw)
+            lines += _lines(f"the detector on true clips of {title}{name}", table)
+    return lines
+
+
+def autoencoder_tables(omni: HaploOmni, clips: int, held_out: bool) -> list[str]:
+    """What the detector finds in the autoencoder's reconstructions, which no generated clip can exceed."""
+    from core.evaluation.clips import evaluate_autoencoder, group_scenes, single_scenes
+    from core.evaluation.renderer import render_otherwise
+    from core.scenes.scene import render
+
+    own = omni.profile.generation
+    size = own.num_frames, own.height, own.width
+    half = max(1, clips // 2)
+    lines = []
+    for title, scenes, count, draw in (
+        ("one object", single_scenes(random.Random(1), held_out), clips, render),
+        ("two objects", group_scenes(random.Random(1), held_out), half, render),
+        ("another renderer's clips", single_scenes(random.Random(1), held_out), half, render_otherwise),
+    ):
+        made = evaluate_autoencoder(omni.vae, scenes, count, size, draw)
+        figures = f"objects {made.object_psnr:.1f} dB, edges {made.edge_error:.2f}"
+        lines += _lines(f"autoencoder, {title} ({figures})", made.scores)
+    return lines
 
 
 if __name__ == "__main__":

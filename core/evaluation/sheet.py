@@ -1,13 +1,22 @@
-"""Clips as one picture."""
+"""Many clips in one picture, to look at."""
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
+
+from core.opencv import cv2
 
 
 def contact_sheet(clips: list[tuple[str, np.ndarray]], columns: int = 2) -> np.ndarray:
-    """One row a clip (five of its frames) with the prompt above, ``columns`` clips side by side: uint8 BGR."""
+    """Clips side by side, each as five of its frames with the prompt above.
+
+    Args:
+        clips: prompts with frames uint8 RGB [T, H, W, 3], all of one size.
+        columns: clips side by side.
+
+    Returns:
+        uint8 BGR [height, width, 3].
+    """
     cells = []
     for text, frames in clips:
         picks = [frames[i] for i in np.linspace(0, len(frames) - 1, 5).astype(int)]

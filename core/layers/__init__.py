@@ -1,7 +1,8 @@
 """The parts a HaploOmni block is made of.
 
-Shape legend, used in every comment below this package: B batch, S sequence (queries), K keys, D width of the part,
-H heads, G key-value heads, E width of a head, F latent frames, N noise tokens, P patches a tile side.
+Shape legend, used in every comment below this package:
+B batch, S sequence (queries), K keys, D width of the part, H heads, G key-value heads, E width of a head,
+T tiles or text tokens, F latent frames, h and w sides of latents, N noise tokens, P patches a tile side.
 """
 
 from core.layers.attention import Attention, AttentionContext, FullAttention

@@ -22,31 +22,44 @@ class FullAttention:
     """Attention over the whole given sequence, under a mask.
 
     Args:
-        mask: boolean [B, 1, S, S], True where a query may look; None with ``causal`` for plain causal attention.
+        mask: boolean [B, 1, S, S], True where a query may look; None where all is seen, or with ``causal``.
         causal: each query sees itself and what came before.
-        eager: matrix product and softmax instead of the fused kernel (its backward pass is faster on a CPU).
+        eager: matrix product and softmax instead of the fused kernel, with the faster backward pass on a CPU.
     """
 
     def __init__(self, mask: Tensor | None = None, causal: bool = False, eager: bool = False) -> None:
-        self.mask, self.causal, self.eager = mask, causal, eager
+        self.mask = mask
+        self.causal = causal
+        self.eager = eager
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ARG002
+        """See :meth:`AttentionContext.attend`; all blocks see the same."""
         if self.eager:
             return eager_attention(query, key, value, self.mask)
         return grouped_attention(query, key, value, self.mask, self.causal)
 
 
-def grouped_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-    """Scaled dot-product attention with grouped key-value heads."""
+def grouped_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False
+) -> Tensor:
+    """Scaled dot-product attention: queries [B, H, S, E], keys and values [B, G, K, E] -> [B, H, S, E].
+
+    Args:
+        mask: boolean, broadcast to [B, H, S, K], True where a query may look.
+        causal: instead of a mask, each query sees itself and what came before (S = K).
+    """
     grouped = query.shape[1] != key.shape[1]
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=grouped
+    )
 
 
 def eager_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """The same in plain matrix products, with an explicit mask."""
+    """:func:`grouped_attention` of the same shapes in plain matrix products, with an explicit mask."""
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+        key = key.repeat_interleave(groups, dim=1)  # (B, H, K, E)
+        value = value.repeat_interleave(groups, dim=1)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B, H, S, K)
     if mask is not None:
         scores = scores.masked_fill(~mask, -1e9)
@@ -73,9 +86,11 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(heads * head_dim, width)
         self.norm_q = nn.LayerNorm(head_dim, eps=1e-5) if use_qk_norm else nn.Identity()
         self.norm_k = nn.LayerNorm(head_dim, eps=1e-5) if use_qk_norm else nn.Identity()
-        self.head_dim, self.layer = head_dim, layer
+        self.head_dim = head_dim
+        self.layer = layer
 
     def forward(self, x: Tensor, rotary: RotaryTable | None, context: AttentionContext) -> Tensor:
+        """[B, S, D] -> [B, S, D]; without a rotary table queries and keys stay as they are."""
         query, key, value = (
             projection(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, H or G, S, E)
             for projection in (self.q_proj, self.k_proj, self.v_proj)

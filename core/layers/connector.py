@@ -27,13 +27,17 @@ class Connector(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, S, width_in] -> [B, S, width_out]."""
-        if self.pre_norm is None:
-            direct = self.affine(x)
-            transformed = self.transform(direct)
-            switch = self.connector_indicator(direct)
-        else:
-            direct = self.affine(self.pre_norm(x)) * self.scale.to(x.dtype)
-            transformed = self.transform(direct)
-            switch = self.connector_indicator(transformed)
+        direct = self.direct(x)
+        transformed = self.transform(direct)
+        switch = self.connector_indicator(direct if self.pre_norm is None else transformed)
         switch = F.softmax(switch, dim=-1)  # (B, S, 2)
         return transformed * switch[..., :1] + direct * switch[..., 1:]
+
+    def affine_input(self, x: Tensor) -> Tensor:
+        """What the affine map reads: [B, S, width_in]."""
+        return x if self.pre_norm is None else self.pre_norm(x)
+
+    def direct(self, x: Tensor) -> Tensor:
+        """The path past the transform: [B, S, width_in] -> [B, S, width_out]."""
+        mapped = self.affine(self.affine_input(x))
+        return mapped if self.scale is None else mapped * self.scale.to(x.dtype)

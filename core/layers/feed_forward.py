@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-PIECE = 4096  # tokens
+CHUNK_SIZE = 4096  # tokens
 
 
 class FeedForward(nn.Module):
     """down(act(gate(x)) * up(x)), all with bias; a plain MLP is the case up.weight = 0, up.bias = 1.
 
-    Without gradients, more than ``piece`` tokens pass in pieces, which gives the same numbers and keeps the inner
-    width of a few tokens at a time; 0 means never.
+    Without gradients, more than ``chunk_size`` tokens pass in chunks; 0 means never.
+    That gives the same numbers and keeps the inner width of a few tokens at a time.
     """
 
     def __init__(self, width: int, hidden: int, activation: str) -> None:
@@ -22,18 +22,18 @@ class FeedForward(nn.Module):
         self.up_proj = nn.Linear(width, hidden)
         self.down_proj = nn.Linear(hidden, width)
         self.activation = ACT2FN[activation]
-        self.piece = PIECE
+        self.chunk_size = CHUNK_SIZE
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, S, D] -> [B, S, D]."""
         if torch.is_grad_enabled():
             return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
         tokens = x.flatten(0, 1)  # (B S, D)
-        pieces = -(-len(tokens) // self.piece) if self.piece else 1
-        if pieces < 2:
+        if not self.chunk_size or len(tokens) <= self.chunk_size:
             return self._pass(x)
+        chunks = -(-len(tokens) // self.chunk_size)
         made = torch.empty_like(tokens)
-        for given, place in zip(tokens.chunk(pieces), made.chunk(pieces), strict=True):
+        for given, place in zip(tokens.chunk(chunks), made.chunk(chunks), strict=True):
             place.copy_(self._pass(given))
         return made.view_as(x)
 

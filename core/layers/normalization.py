@@ -18,6 +18,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., D] -> [..., D]."""
         return self.weight.to(x.dtype) * _divide_by_rms(x, self.eps)
 
 
@@ -35,8 +36,9 @@ class Modulated(NamedTuple):
 class MultimodalAdaLN(nn.Module):
     """A norm whose shift, scale and gate are mixed per token from a condition set and a latent set.
 
-    The indicator reads the token and weighs the two sets: s = softmax(W SiLU(h)); s[0] weighs the latent set SSG_L,
-    s[1] the condition set SSG_C. The frozen time embedding of paper eq. 3 is folded into both sets.
+    The indicator reads the token and weighs the two sets: s = softmax(W SiLU(h)).
+    s[0] weighs the latent set SSG_L, s[1] the condition set SSG_C.
+    The frozen time embedding of paper eq. 3 is folded into both sets.
 
     Args:
         width: D.
@@ -64,14 +66,21 @@ class MultimodalAdaLN(nn.Module):
             self.indicator.bias.zero_()
 
     def forward(self, x: Tensor) -> Modulated:
+        """[B, S, D] -> what the branch reads, and the gate of what it gives."""
+        seen = self._seen(x)
         if self.bias is None:
-            seen = _divide_by_rms(x, self.eps)
             normed = self.weight.to(x.dtype) * seen
         else:
-            seen = x
             normed = F.layer_norm(x, x.shape[-1:], self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
         shift, scale, gate = self._mix(self.indicator(F.silu(seen)).softmax(-1).to(x.dtype))
         return Modulated(normed * (1 + scale) + shift, gate)
+
+    def indicator_input(self, x: Tensor) -> Tensor:
+        """What the indicator reads of tokens [B, S, D]."""
+        return F.silu(self._seen(x))
+
+    def _seen(self, x: Tensor) -> Tensor:
+        return _divide_by_rms(x, self.eps) if self.bias is None else x
 
     def _mix(self, switch: Tensor) -> tuple[Tensor, ...]:
         """Shift, scale and gate [B, S, D] from switch scores [B, S, 2] (latent, condition)."""
@@ -79,4 +88,7 @@ class MultimodalAdaLN(nn.Module):
         if torch.is_grad_enabled():  # one matrix product has the cheaper backward; it rounds differently
             return (switch @ sets.flatten(1)).chunk(3, dim=-1)
         latent, condition = switch.split(1, dim=-1)  # (B, S, 1) each
-        return tuple(latent * of_latent + condition * of_condition for of_latent, of_condition in zip(*sets, strict=True))
+        return tuple(
+            latent * of_latent + condition * of_condition
+            for of_latent, of_condition in zip(*sets, strict=True)
+        )

@@ -18,7 +18,7 @@ def rotary_table(position_ids: Tensor, head_dim: int, theta: float, dtype: torch
 
 
 def apply_rotary(x: Tensor, table: RotaryTable) -> Tensor:
-    """Rotate ``x`` [B, H, S, E]."""
+    """Queries or keys ``x`` [B, H, S, E], rotated by their positions -> [B, H, S, E]."""
     cos, sin = table
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-second, first], dim=-1) * sin

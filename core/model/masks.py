@@ -1,7 +1,8 @@
 """HaploOmni attention as pure functions (spec section 3).
 
-Every token carries a start index: key k is visible to query q when ``start[k] <= q``. A text token starts at itself
-(causal); all tokens of one image, or of one video frame, start at the group's first token, so the group sees itself.
+Every token carries a start index: key k is visible to query q when ``start[k] <= q``.
+A text token starts at itself, which is causal attention.
+All tokens of one image, or of one video frame, start at the group's first token, so the group sees itself.
 """
 
 from __future__ import annotations
@@ -15,11 +16,16 @@ from core.errors import PromptError
 
 
 def start_ids(
-    input_ids: Tensor, image_token: int, video_token: int, image_counts: Sequence[int], frame_counts: Sequence[Sequence[int]]
+    input_ids: Tensor,
+    image_token: int,
+    video_token: int,
+    image_counts: Sequence[int],
+    frame_counts: Sequence[Sequence[int]],
 ) -> Tensor:
     """Start indices [B, S] of a batch of expanded ``input_ids`` [B, S].
 
     Args:
+        image_token, video_token: ids of the placeholders.
         image_counts: tokens of every image, in reading order over the batch.
         frame_counts: for every video, the tokens of its groups (each frame, then 1 for the closing newline).
 
@@ -36,8 +42,10 @@ def start_ids(
 def _group(starts: Tensor, input_ids: Tensor, token: int, counts: list[int], kind: str) -> None:
     places = (input_ids == token).nonzero()  # reading order: row by row
     if len(places) != sum(counts):
-        raise PromptError(f"The text holds {len(places)} {kind} tokens but the given {kind}s make {sum(counts)}.")
-    done = 0
+        raise PromptError(
+            f"The text holds {len(places)} {kind} tokens but the given {kind}s make {sum(counts)}."
+        )
+    done = 0  # placeholders that belong to a group already
     for count in counts:
         group = places[done : done + count]
         if len(group) and not (group[0, 0] == group[-1, 0] and group[-1, 1] - group[0, 1] == count - 1):
@@ -63,12 +71,17 @@ def visible(starts: Tensor, key_is_real: Tensor, first_query: int = 0) -> Tensor
 
 
 def generation_starts(text_length: int, noise_length: int, batch: int, device: torch.device) -> Tensor:
-    """Start indices [B, T + 1 + N] of [text | timestep | noise]: text and timestep causal, noise one group."""
+    """Start indices [B, T + 1 + N] of [text | timestep | noise]: text and timestep causal, noise one group.
+
+    Args:
+        text_length, noise_length: T and N, in tokens.
+        batch: B.
+    """
     starts = torch.arange(text_length + 1 + noise_length, device=device)
     starts[text_length + 1 :] = text_length + 1
     return starts.repeat(batch, 1)
 
 
 def positions(attention_mask: Tensor) -> Tensor:
-    """Position ids [B, S] counted from the first real token; padding has 0."""
+    """Position ids [B, S] of ``attention_mask`` [B, S], counted from the first real token; padding has 0."""
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)

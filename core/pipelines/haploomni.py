@@ -3,69 +3,66 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from core.devices import resolve_device, resolve_dtype
+from core.errors import CheckpointError
 from core.pipelines import chat as chatting
 from core.pipelines import text_to_video as videos
-from core.pipelines.guidance import Guidance
-from core.pipelines.preview import LatentRGB, measure_latent_rgb
-from core.pipelines.thrift import Work
+from core.pipelines.runtime import Runtime
 from core.processor.prompts import Message
-from core.weights import Holding, LoadedCheckpoint, load_checkpoint
+from core.requests import MAX_SEED, Sampling, VideoRequest
+from core.weights import LoadOptions, load_checkpoint
 
 
-class HaploOmni:
-    """A loaded checkpoint and what it can do. Not thread-safe: give one job a turn at a time.
-
-    Attributes:
-        model, processor, vae, scheduler: the parts.
-        profile: the checkpoint's name, defaults, limits and an honest line about what it knows.
-        device: where the model works.
-        guidance: how the two prompts of a clip share the machine.
-        relieve: asked when memory runs out; makes the work smaller and says how, or None when it cannot.
-    """
-
-    def __init__(self, parts: LoadedCheckpoint, device: torch.device) -> None:
-        self.model, self.processor, self.vae, self.scheduler = parts.model, parts.processor, parts.vae, parts.scheduler
-        self.profile, self.folder, self.device = parts.profile, parts.folder, device
-        self.guidance = Guidance.BATCHED
-        self.relieve: Callable[[Work], str | None] | None = None
-        self._preview = parts.preview
+class HaploOmni(Runtime):
+    """A loaded checkpoint and what it can do. Not thread-safe: give one job a turn at a time."""
 
     @classmethod
     def load(
         cls,
         checkpoint: str | Path | None = None,
-        device: str = "auto",
-        dtype: str = "auto",
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
         vae: str | Path | None = None,
-        holding: Holding | None = None,
+        options: LoadOptions | None = None,
     ) -> HaploOmni:
         """Load a checkpoint: None is the bundled one, a folder is read, a hub id is downloaded.
 
         Args:
-            device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-            dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+            device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``, or PyTorch's own value.
+            dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``, or PyTorch's own value.
             vae: folder or hub id of the autoencoder and scheduler, where the checkpoint has none.
-            holding: quantized, offloaded or both; by default as stored, on one device.
+            options: quantized, offloaded or both; by default as stored, on one device.
 
         Raises:
             CheckpointError: a missing, cut or foreign file, by name.
             RequestError: an unknown or absent device or dtype.
         """
         where = resolve_device(device)
-        return cls(load_checkpoint(checkpoint, where, resolve_dtype(dtype, where), vae, holding), where)
+        return cls(load_checkpoint(checkpoint, where, resolve_dtype(dtype, where), vae, options), where)
 
-    @cached_property
-    def latent_rgb(self) -> LatentRGB:
-        """Factors for cheap previews: the checkpoint's own, or measured once on its autoencoder."""
-        return LatentRGB.from_dict(self._preview) if self._preview else measure_latent_rgb(self.vae)
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write everything as one checkpoint folder: model, processor, autoencoder, scheduler and profile.
+
+        Raises:
+            CheckpointError: the folder is not empty, and what lies there could be taken for a part of this.
+        """
+        target = Path(folder)
+        if target.is_dir() and any(target.iterdir()):
+            raise CheckpointError(f"{target} is not empty; name another folder.")
+        self.model.save_pretrained(target)
+        self.processor.save_pretrained(target)
+        self.vae.save_pretrained(target / "vae")
+        self.scheduler.save_pretrained(target / "scheduler")
+        self.profile.save(target)
+        if self._preview is not None:
+            self._preview.save(target)
 
     def chat(
         self,
@@ -80,19 +77,23 @@ class HaploOmni:
         """Answer a conversation in the transformers chat format, piece by piece.
 
         Args:
-            messages: ``{"role", "content"}``; content is a text or parts ``{"type": "text"|"image"|"video", ...}`` with
-                ``"text"``, ``"path"``, ``"image"`` (PIL) or ``"video"`` (uint8 [T, H, W, 3]); a video part may carry
-                ``num_frames``, ``start_s`` and ``end_s``.
-            max_new_tokens, temperature: the checkpoint's own defaults where left out; temperature 0 is greedy.
+            messages: ``{"role", "content"}``; content is a text, or a list of parts.
+                A part has the ``"type"`` ``"text"``, ``"image"`` or ``"video"``.
+                It holds ``"text"``, ``"path"``, ``"image"`` (PIL) or ``"video"`` (uint8 RGB [T, H, W, 3]).
+                A video part may carry ``num_frames``, ``start_s`` and ``end_s``.
+            max_new_tokens, temperature: by default the checkpoint's own; temperature 0 is greedy.
+            top_p: the share of probability that is drawn from, above 0 to 1.
+            top_k: how many tokens are drawn from; 0 means all.
+            repetition_penalty: above 1 makes words that were said less likely.
             seed: makes sampling repeatable.
 
         Raises:
             PromptError, MediaError, RequestError: on the first ``next``, one sentence each.
         """
-        own = self.profile["chat"]
-        sampling = chatting.Sampling(
-            own["max_new_tokens"] if max_new_tokens is None else max_new_tokens,
-            own["temperature"] if temperature is None else temperature,
+        own = self.profile.chat
+        sampling = Sampling(
+            own.max_new_tokens if max_new_tokens is None else max_new_tokens,
+            own.temperature if temperature is None else temperature,
             top_p,
             top_k,
             repetition_penalty,
@@ -100,12 +101,16 @@ class HaploOmni:
         )
         return chatting.chat(self, messages, sampling)
 
-    def video_request(self, prompt: str, negative_prompt: str = "", **given: Any) -> videos.VideoRequest:
+    def video_request(self, prompt: str, negative_prompt: str = "", **given: Any) -> VideoRequest:
         """A request with the checkpoint's own default for every option left out (None) and a fresh seed."""
-        values = {**self.profile["generation"], "seed": None, **{k: v for k, v in given.items() if v is not None}}
+        values = {
+            **asdict(self.profile.generation),
+            "seed": None,
+            **{k: v for k, v in given.items() if v is not None},
+        }
         if values["seed"] is None:
-            values["seed"] = secrets.randbelow(videos.MAX_SEED + 1)
-        return videos.VideoRequest(prompt, negative_prompt, **values)
+            values["seed"] = secrets.randbelow(MAX_SEED + 1)
+        return VideoRequest(prompt, negative_prompt, **values)
 
     def text_to_video(
         self,
@@ -117,14 +122,17 @@ class HaploOmni:
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         seed: int | None = None,
-    ) -> Iterator[videos.DenoiseStep | videos.GeneratedVideo]:
+    ) -> Iterator[videos.DenoiseStep | videos.DecodeStep | videos.GeneratedVideo]:
         """Make a clip from text: one :class:`DenoiseStep` a step, then the :class:`GeneratedVideo`.
+
+        A long clip is decoded in pieces, with a :class:`DecodeStep` between two of them.
 
         Args:
             height, width: pixels, multiples of 16.
             num_frames: 1 (an image), 9, 17, 25, ...
+            num_inference_steps: denoising steps.
             guidance_scale: 1 means no guidance.
-            seed: the same seed and settings give the same clip; drawn at random when left out (see the recipe).
+            seed: the same seed and settings give the same clip; by default drawn at random (see the recipe).
 
         Raises:
             PromptError, RequestError: on the first ``next``, one sentence each.

@@ -2,81 +2,36 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import CogVideoXDDIMScheduler
 from torch import Tensor
 
-from core.config import LATENT_CHANNELS, LATENT_PATCH, SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION
-from core.devices import working_device
 from core.errors import NumericalError, PromptError, RequestError
+from core.geometry import SPATIAL_COMPRESSION
 from core.media.writer import write_clip, write_image
-from core.pipelines.guidance import Guidance, PlainDenoiser, PrefixDenoiser
+from core.pipelines.decoding import DecodeStep, decode_in_steps
+from core.pipelines.guidance import CachedPromptDenoiser, Guidance, ReferenceDenoiser
+from core.pipelines.out_of_memory import MemoryPhase, is_out_of_memory, make_room, retry_on_oom
 from core.pipelines.preview import LatentRGB
-from core.pipelines.thrift import Work, with_relief
+from core.pipelines.runtime import Runtime
 from core.processor import prompts
-
-if TYPE_CHECKING:
-    from core.pipelines.haploomni import HaploOmni
+from core.requests import VideoRequest
 
 FPS = 8
-SIDE_STEP = SPATIAL_COMPRESSION * LATENT_PATCH
-FRAME_STEP = 2 * TEMPORAL_COMPRESSION
-MIN_SIDE = 32
-MAX_STEPS = 200
-MAX_GUIDANCE = 30.0
-MAX_SEED = 2**32 - 1
-
-
-@dataclass(frozen=True)
-class VideoRequest:
-    """Everything that decides a clip: the same request gives the same clip."""
-
-    prompt: str
-    negative_prompt: str
-    height: int
-    width: int
-    num_frames: int
-    num_inference_steps: int
-    guidance_scale: float
-    seed: int
-
-    def validate(self, max_side: int, max_frames: int) -> None:
-        """Raises RequestError or PromptError with the first value that cannot be, and the nearest that can."""
-        if not self.prompt.strip():
-            raise PromptError("The prompt is empty; describe the clip in a few words.")
-        for label, side in (("height", self.height), ("width", self.width)):
-            if side % SIDE_STEP or not MIN_SIDE <= side <= max_side:
-                near = min(max(MIN_SIDE, round(side / SIDE_STEP) * SIDE_STEP), max_side // SIDE_STEP * SIDE_STEP)
-                raise RequestError(
-                    f"The {label} {side} is not possible: it must be a multiple of {SIDE_STEP} from {MIN_SIDE} to {max_side}; "
-                    f"the nearest is {near}."
-                )
-        if (self.num_frames - 1) % FRAME_STEP or not 1 <= self.num_frames <= max_frames:
-            near = min(max(0, round((self.num_frames - 1) / FRAME_STEP)) * FRAME_STEP + 1, max_frames)
-            raise RequestError(
-                f"{self.num_frames} frames are not possible: the autoencoder makes 1, 9, 17, 25 and so on up to {max_frames}; "
-                f"the nearest is {near}."
-            )
-        if not 1 <= self.num_inference_steps <= MAX_STEPS:
-            raise RequestError(f"{self.num_inference_steps} steps are not possible; choose 1 to {MAX_STEPS}.")
-        if not (math.isfinite(self.guidance_scale) and 1.0 <= self.guidance_scale <= MAX_GUIDANCE):
-            raise RequestError(
-                f"A guidance scale of {self.guidance_scale:g} is not possible; choose 1 (none) to {MAX_GUIDANCE:g}."
-            )
-        if not 0 <= self.seed <= MAX_SEED:
-            raise RequestError(f"The seed {self.seed} is not possible; choose 0 to {MAX_SEED}.")
 
 
 @dataclass(frozen=True)
 class DenoiseStep:
-    """After step ``index`` of ``total``: the clean latents as predicted so far, [F, 16, h, w], scaled."""
+    """After step ``index`` (from 1) of ``total``: the clean latents as predicted so far.
+
+    ``latents`` are float32 [F, 16, h, w] on the CPU, scaled by ``scaling_factor``.
+    """
 
     index: int
     total: int
@@ -85,14 +40,14 @@ class DenoiseStep:
     latent_rgb: LatentRGB
 
     def preview(self, height: int | None = None, width: int | None = None) -> np.ndarray:
-        """A cheap clip of the predicted latents, uint8 [T, height, width, 3]; by default at the final size."""
+        """A cheap clip of the predicted latents, uint8 RGB [T, height, width, 3]; by default in full size."""
         full = tuple(side * SPATIAL_COMPRESSION for side in self.latents.shape[-2:])
         return self.latent_rgb.render(self.latents, self.scaling_factor, height or full[0], width or full[1])
 
 
 @dataclass(frozen=True)
 class GeneratedVideo:
-    """A finished clip: ``frames`` uint8 [T, H, W, 3], its rate and the recipe that makes it again."""
+    """A finished clip: ``frames`` uint8 RGB [T, H, W, 3], frames a second, the recipe that makes it again."""
 
     frames: np.ndarray
     fps: int
@@ -110,69 +65,89 @@ class GeneratedVideo:
 
 
 def text_to_video(
-    omni: HaploOmni, request: VideoRequest, guidance: Guidance | None = None, plain: bool = False
-) -> Iterator[DenoiseStep | GeneratedVideo]:
+    runtime: Runtime, request: VideoRequest, guidance: Guidance | None = None, reference: bool = False
+) -> Iterator[DenoiseStep | DecodeStep | GeneratedVideo]:
     """Denoise and decode one request; close the iterator to stop within a step.
 
+    A :class:`DenoiseStep` follows every denoising step, a :class:`DecodeStep` stands between two pieces of
+    the decoding, and the :class:`GeneratedVideo` is the last.
+
     Args:
-        guidance: how the two prompts share the machine, by default as ``omni`` says; the result is the same.
-        plain: the full-sequence reference path instead of the fast one.
+        guidance: how the two prompts share the machine, by default as ``runtime`` says; changes no result.
+        reference: the full-sequence reference path instead of the fast one.
 
     Raises:
-        RequestError, PromptError: see :meth:`VideoRequest.validate`; also a prompt beyond the context.
+        RequestError, PromptError: see :func:`check_request`.
         NumericalError: the model or the autoencoder produced NaN or infinity.
         ShortMemoryError: memory ran out, and nothing could be made smaller.
     """
-    limits = omni.profile["generation_limits"]
-    request.validate(limits["max_side"], limits["max_frames"])
-    texts = [request.negative_prompt, request.prompt] if request.guidance_scale > 1 else [request.prompt]
-    ids = [generation_ids(omni, text) for text in texts]
-    shape = latent_shape(request)
-    _check_context(omni, ids, shape)
-    denoiser: PlainDenoiser | PrefixDenoiser
-    if plain:
-        denoiser = PlainDenoiser(omni.model, ids, request.guidance_scale, omni.processor.tokenizer.pad_token_id)
+    ids = check_request(runtime, request)
+    denoiser: ReferenceDenoiser | CachedPromptDenoiser
+    given = (runtime.model, ids, request.guidance_scale)
+    if reference:
+        denoiser = ReferenceDenoiser(*given, runtime.processor.tokenizer.pad_token_id)
     else:
-        denoiser = with_relief(omni, Work.DENOISE, PrefixDenoiser, omni.model, ids, request.guidance_scale)
+        denoiser = retry_on_oom(runtime, MemoryPhase.DENOISE, CachedPromptDenoiser, *given)
 
     def predict(noisy: Tensor, timestep: int) -> Tensor:
-        return denoiser.predict(noisy, timestep, guidance or omni.guidance)
+        return denoiser.predict(noisy, timestep, guidance or runtime.guidance)
 
-    scheduler = CogVideoXDDIMScheduler.from_config(omni.scheduler.config)
+    # pure noise, drawn on the CPU: a seed is the same clip on every device
+    scheduler = CogVideoXDDIMScheduler.from_config(runtime.scheduler.config)
     scheduler.set_timesteps(request.num_inference_steps)
     generator = torch.Generator().manual_seed(request.seed)
-    latents = torch.randn(shape, generator=generator).to(omni.device)
-    scaling_factor = omni.vae.config.scaling_factor
+    latents = torch.randn(request.latent_shape, generator=generator).to(runtime.device)  # (1, F, 16, h, w)
+    scaling_factor = runtime.vae.config.scaling_factor
     total = len(scheduler.timesteps)
+    # from noise to clean latents, step by step
     for index, timestep in enumerate(scheduler.timesteps.tolist(), start=1):
-        velocity = with_relief(omni, Work.DENOISE, predict, latents, timestep)
+        velocity = retry_on_oom(runtime, MemoryPhase.DENOISE, predict, latents, timestep)
         with torch.no_grad():
             latents, clean = scheduler.step(velocity, timestep, latents, eta=0.0, return_dict=False)
         if not bool(torch.isfinite(latents).all()):
-            raise NumericalError(f"Step {index} of {total} gave values that are no numbers; try bfloat16 or float32.")
-        yield DenoiseStep(index, total, clean[0].float().cpu(), scaling_factor, omni.latent_rgb)
-    frames = with_relief(omni, Work.DECODE, decode, omni, latents)
-    yield GeneratedVideo(frames, FPS, {**asdict(request), "fps": FPS, "model": omni.profile["name"]})
+            raise NumericalError(
+                f"Step {index} of {total} gave values that are no numbers; try bfloat16 or float32."
+            )
+        yield DenoiseStep(index, total, clean[0].float().cpu(), scaling_factor, runtime.latent_rgb)
+    frames = yield from decode(runtime, latents)
+    yield GeneratedVideo(frames, FPS, {**asdict(request), "fps": FPS, "model": runtime.profile.name})
 
 
-def generation_ids(omni: HaploOmni, text: str) -> list[int]:
+def check_request(runtime: Runtime, request: VideoRequest) -> list[list[int]]:
+    """Everything that can be known of a request before any work; memory aside, a clip that passes is made.
+
+    Returns:
+        Token ids of the prompts: the negative one first, where the clip is guided.
+
+    Raises:
+        RequestError, PromptError: see :meth:`VideoRequest.validate`; or a prompt or clip beyond the context.
+    """
+    limits = runtime.profile.generation_limits
+    request.validate(limits.max_side, limits.max_frames)
+    texts = [request.prompt]
+    if request.is_guided:
+        texts = [request.negative_prompt, request.prompt]
+    ids = [encode_prompt(runtime, text) for text in texts]
+    _check_context(runtime, ids, request.noise_tokens)
+    return ids
+
+
+def encode_prompt(runtime: Runtime, text: str) -> list[int]:
     """Token ids of a prompt in the form the weights were trained with."""
-    form = omni.profile["generation_prompt"]
-    messages = [{"role": "system", "content": form["system"]}] if form["system"] else []
-    messages.append({"role": "user", "content": form["user"].replace("{prompt}", text)})
-    pieces = prompts.render(omni.processor.tokenizer, omni.processor.chat_template, messages, reply=True)
-    return prompts.encode(omni.processor.tokenizer, pieces, {})
+    form = runtime.profile.generation_prompt
+    messages = []
+    if form.system:
+        messages.append({"role": "system", "content": form.system})
+    messages.append({"role": "user", "content": form.user.replace("{prompt}", text)})
+    pieces = prompts.render(
+        runtime.processor.tokenizer, runtime.processor.chat_template, messages, reply=True
+    )
+    return prompts.encode(runtime.processor.tokenizer, pieces, {})
 
 
-def latent_shape(request: VideoRequest) -> tuple[int, int, int, int, int]:
-    """[1, F, 16, h, w] of a request."""
-    frames = (request.num_frames - 1) // TEMPORAL_COMPRESSION + 1
-    return (1, frames, LATENT_CHANNELS, request.height // SPATIAL_COMPRESSION, request.width // SPATIAL_COMPRESSION)
-
-
-def _check_context(omni: HaploOmni, ids: list[list[int]], shape: tuple[int, ...]) -> None:
-    noise = shape[1] * shape[3] * shape[4] // LATENT_PATCH**2
-    text, limit = max(map(len, ids)), omni.model.config.max_position_embeddings
+def _check_context(runtime: Runtime, ids: list[list[int]], noise: int) -> None:
+    text = max(map(len, ids))
+    limit = runtime.model.config.max_position_embeddings
     if text > limit // 2:
         raise PromptError(f"The prompt takes {text} tokens; at most {limit // 2} fit. Please shorten it.")
     if text + 1 + noise > limit:
@@ -182,15 +157,26 @@ def _check_context(omni: HaploOmni, ids: list[list[int]], shape: tuple[int, ...]
         )
 
 
-@torch.no_grad()
-def decode(omni: HaploOmni, latents: Tensor) -> np.ndarray:
-    """Scaled latents [1, F, 16, h, w] -> uint8 frames [T, H, W, 3].
+def decode(runtime: Runtime, latents: Tensor) -> Generator[DecodeStep, None, np.ndarray]:
+    """Scaled latents [1, F, 16, h, w] -> uint8 RGB frames [T, H, W, 3], in steps.
+
+    Where memory runs out, decoding begins anew in smaller pieces.
 
     Raises:
         NumericalError: the autoencoder produced NaN or infinity.
+        ShortMemoryError: memory ran out, and nothing could be made smaller.
     """
-    raw = (latents / omni.vae.config.scaling_factor).permute(0, 2, 1, 3, 4).to(working_device(omni.vae), omni.vae.dtype)
-    video = omni.vae.decode(raw).sample[0].float()  # (3, T, H, W)
+    raw = (latents / runtime.vae.config.scaling_factor).permute(0, 2, 1, 3, 4)  # (1, 16, F, h, w)
+    video = None
+    while video is None:
+        try:
+            video = yield from decode_in_steps(runtime.vae, raw)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        if video is None:
+            make_room(runtime, MemoryPhase.DECODE)
+    video = video[0].float()  # (3, T, H, W), -1 to 1
     if not bool(torch.isfinite(video).all()):
         raise NumericalError("The autoencoder gave values that are no numbers; try float32 or bfloat16.")
     return ((video + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 3, 0).cpu().numpy()

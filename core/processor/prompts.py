@@ -1,7 +1,8 @@
 """Conversations to token ids, so that people's words never become control tokens.
 
-The chat template is rendered with a mark in the place of every text; the marks are then replaced piece by piece, and
-only what the template itself wrote may turn into special tokens.
+The chat template is rendered with a mark in the place of every text.
+The marks are then replaced piece by piece.
+Only what the template itself wrote may turn into special tokens.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from core.errors import PromptError
+from core.text import whole_text
 
 Message = dict[str, Any]
 _MARK = "\ue000{}\ue001"
@@ -22,7 +24,8 @@ PARTS = ("text", "image", "video")
 
 
 CHATML_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}{% for part in message['content'] %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}{{ '<image>\n' }}{% elif part['type'] == 'video' %}{{ '<video>\n' }}"
     "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -30,7 +33,7 @@ CHATML_TEMPLATE = (
 
 
 def content_parts(message: Message) -> list[dict[str, Any]]:
-    """The parts of a message, a plain string counting as one text part.
+    """The parts of a message, a plain string counting as one text part, every text made whole.
 
     Raises:
         PromptError: the message is not in the transformers chat format.
@@ -46,11 +49,29 @@ def content_parts(message: Message) -> list[dict[str, Any]]:
             raise PromptError(f"Every part of a message needs a type, one of {', '.join(PARTS)}.")
         if part["type"] == "text" and not isinstance(part.get("text"), str):
             raise PromptError("A text part needs its 'text' as a string.")
-    return list(parts)
+    return [{**part, "text": whole_text(part["text"])} if part["type"] == "text" else part for part in parts]
 
 
-def render(tokenizer: PreTrainedTokenizerBase, template: str, messages: Sequence[Message], reply: bool) -> list[str | int]:
-    """Render ``messages``: a list of text pieces (to be encoded as plain text) and special token ids."""
+def render(
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    messages: Sequence[Message],
+    reply: bool,
+    open_end: bool = False,
+) -> list[str | int]:
+    """Render ``messages``: a list of text pieces (to be encoded as plain text) and special token ids.
+
+    Args:
+        template: Jinja source.
+        reply: end with the opening of the assistant's turn.
+        open_end: leave the last message open, to be gone on with.
+
+    Raises:
+        PromptError: there is no message, one is malformed, or the end cannot be both.
+    """
+    if not messages:
+        raise PromptError("The conversation has no message.")
+    # every text gives its place to a mark
     texts: list[str] = []
     marked = []
     for message in messages:
@@ -62,11 +83,21 @@ def render(tokenizer: PreTrainedTokenizerBase, template: str, messages: Sequence
             else:
                 parts.append({"type": part["type"]})
         marked.append({"role": message["role"], "content": parts})
-    rendered = tokenizer.apply_chat_template(marked, chat_template=template, tokenize=False, add_generation_prompt=reply)
-    special = {token: tokenizer.convert_tokens_to_ids(token) for token in tokenizer.get_added_vocab()}
-    splitter = re.compile("(" + "|".join(re.escape(token) for token in sorted(special, key=len, reverse=True)) + ")")
+    if open_end and (reply or not any(part["type"] == "text" for part in marked[-1]["content"])):
+        raise PromptError(
+            "Only a last message with words can be gone on with, and without add_generation_prompt."
+        )
+    rendered: Any = tokenizer.apply_chat_template(
+        marked,
+        chat_template=template,
+        tokenize=False,
+        add_generation_prompt=reply,
+        continue_final_message=open_end,
+    )
+    # what the template wrote is split at its special tokens, then the marks become texts again
+    special = tokenizer.get_added_vocab()
     pieces: list[str | int] = []
-    for piece in splitter.split(rendered):
+    for piece in re.split(f"({control_tokens(tokenizer).pattern})", rendered):
         if piece in special:
             pieces.append(special[piece])
         elif piece:
@@ -74,8 +105,16 @@ def render(tokenizer: PreTrainedTokenizerBase, template: str, messages: Sequence
     return pieces
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[str | int], expand: dict[int, list[int]]) -> list[int]:
-    """Token ids of rendered pieces; the n-th occurrence of a token in ``expand`` is repeated ``expand[token][n]`` times.
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
+    """What a special token looks like in a text, the longest first where one begins like another."""
+    tokens = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, tokens)))
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, pieces: Sequence[str | int], expand: dict[int, list[int]]
+) -> list[int]:
+    """Token ids of rendered pieces; the n-th occurrence of a token is repeated ``expand[token][n]`` times.
 
     Raises:
         PromptError: placeholders and media do not match in number.

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from transformers import BaseImageProcessor, BatchFeature
 
-from core.processor.image import CLIP_MEAN, CLIP_STD, normalise, resize
+from core.processor.image import CLIP_MEAN, CLIP_STD, normalize, resize
 
 
 class HaploOmniVideoProcessor(BaseImageProcessor):
@@ -28,24 +28,21 @@ class HaploOmniVideoProcessor(BaseImageProcessor):
     ) -> None:
         super().__init__(**kwargs)
         self.size = size or {"height": 224, "width": 224}
-        self.resample, self.rescale_factor = resample, rescale_factor
-        self.image_mean, self.image_std = image_mean or CLIP_MEAN, image_std or CLIP_STD
+        self.resample = resample
+        self.rescale_factor = rescale_factor
+        self.image_mean = image_mean or CLIP_MEAN
+        self.image_std = image_std or CLIP_STD
 
     def preprocess(self, videos: list[np.ndarray], **kwargs: Any) -> BatchFeature:  # noqa: ARG002
-        """Clips, each uint8 [T, H, W, 3] with the same T -> ``pixel_values_videos`` [clips, T, 3, side, side]."""
-        side = (self.size["width"], self.size["height"])
-        clips = [
-            np.stack(
-                [
-                    normalise(
-                        resize(Image.fromarray(frame), side, self.resample),
-                        self.rescale_factor,
-                        self.image_mean,
-                        self.image_std,
-                    )
-                    for frame in video
-                ]
-            )
-            for video in videos
-        ]
+        """Clips, each uint8 RGB [T, H, W, 3] with the same T, frame by frame to tiles.
+
+        Returns:
+            ``pixel_values_videos`` float32 [clips, T, 3, side, side].
+        """
+        clips = [np.stack([self._tile(frame) for frame in video]) for video in videos]
         return BatchFeature({"pixel_values_videos": torch.from_numpy(np.stack(clips))})
+
+    def _tile(self, frame: np.ndarray) -> np.ndarray:
+        """A frame uint8 [H, W, 3] as one tile, float32 [3, side, side]."""
+        tile = resize(Image.fromarray(frame), (self.size["width"], self.size["height"]), self.resample)
+        return normalize(tile, self.rescale_factor, self.image_mean, self.image_std)

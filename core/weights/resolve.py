@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-import struct
 from pathlib import Path
 
+from transformers import GenerationConfig
+
+from core.config import HaploOmniConfig, is_token
 from core.errors import CheckpointError
+from core.files import UNFINISHED, read_plain_json, stored_shapes, weight_files
 
 RELEASED = "EasonXiao-888/HaploOmni"
 RELEASED_VAE = "THUDM/CogVideoX-2b"
@@ -21,6 +23,13 @@ _NEEDED = (
     "tokenizer_config.json",
     "video_processor/preprocessor_config.json",
 )
+_READ_IF_THERE = (
+    "generation_config.json",
+    "tokenizer.json",
+    "vocab.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 
 
 def bundled_checkpoint() -> Path:
@@ -29,29 +38,51 @@ def bundled_checkpoint() -> Path:
 
 
 def resolve_checkpoint(name: str | Path | None, patterns: list[str] | None = None) -> Path:
-    """A local folder for ``name``: None is the bundled checkpoint; a folder is itself; a hub id is downloaded.
+    """A local folder for ``name``: None: the bundled checkpoint; a folder: itself; a hub id: downloaded.
+
+    Args:
+        patterns: which files to download, as glob patterns; by default all that loading reads.
 
     Raises:
         CheckpointError: no such folder, or the download failed.
     """
     if name is None:
         return bundled_checkpoint()
-    path = Path(name).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(name).expanduser()
+        is_folder = path.is_dir()
+        is_file = path.is_file()
+    except (OSError, RuntimeError) as error:  # closed to this user, too long a name, an unknown ~user
+        said = getattr(error, "strerror", None) or error
+        raise CheckpointError(
+            f"{str(name)[:100]!r} cannot be looked at ({said}); name another folder."
+        ) from None
+    if is_folder:
         return path
-    if path.is_file():
+    if is_file:
         raise CheckpointError(f"'{name}' is a file; name the folder of the checkpoint.")
     if not _HUB_ID.fullmatch(str(name)) or str(name).startswith("."):
-        raise CheckpointError(f"There is no checkpoint folder '{name}', and it is no hub id of the form owner/name.")
+        raise CheckpointError(
+            f"There is no checkpoint folder '{name}', and it is no hub id of the form owner/name."
+        )
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(str(name), allow_patterns=patterns or _PATTERNS))
     except Exception as error:
         raise CheckpointError(
-            f"'{name}' is no local folder and could not be downloaded from the hub ({type(error).__name__}); "
-            "check the name and the network."
+            f"'{name}' is no local folder and could not be downloaded from the hub "
+            f"({type(error).__name__}); {_advice(error)}."
         ) from error
+
+
+def _advice(error: Exception) -> str:
+    """What to do about a download that failed; proxies are refused before anything is asked for."""
+    if "socksio" in str(error):
+        return "the SOCKS proxy of the environment needs a package, run: python -m pip install socksio"
+    if "proxy URL" in str(error):
+        return "the proxy of the environment is of no usable kind; set http_proxy and https_proxy right"
+    return "check the name and the network"
 
 
 def verify_checkpoint(folder: Path) -> None:
@@ -60,73 +91,74 @@ def verify_checkpoint(folder: Path) -> None:
     Raises:
         CheckpointError: names the first file that is missing, cut or foreign.
     """
+    verify_config(folder)
     for name in _NEEDED:
         file = folder / name
         if not file.is_file():
             raise CheckpointError(f"The checkpoint {folder} has no {name}; copy or download it again.")
-        _read_json(file)
-    verify_config(folder)
-    for shard in weight_files(folder):
-        verify_safetensors(shard)
+        read_plain_json(file)
+    for name in _READ_IF_THERE:
+        if (folder / name).is_file():
+            read_plain_json(folder / name)
+    stored_shapes(weight_files(folder))
 
 
 def verify_config(folder: Path) -> None:
     """Check that ``config.json`` is that of a HaploOmni.
 
     Raises:
-        CheckpointError: it is missing, damaged or foreign.
+        CheckpointError: it is missing, damaged or foreign, or the folder is half-written.
     """
+    if (folder / UNFINISHED).exists():
+        raise CheckpointError(f"{folder} is half-written; write it again from the full checkpoint.")
     file = folder / "config.json"
     if not file.is_file():
         raise CheckpointError(f"The checkpoint {folder} has no config.json; copy or download it again.")
-    if _read_json(file).get("model_type") != "HaploOmni":
+    if read_plain_json(file).get("model_type") != "HaploOmni":
         raise CheckpointError(f"{file} does not describe a HaploOmni model.")
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The weight files of a checkpoint, by its index or the single file.
+def read_config(folder: Path) -> HaploOmniConfig:
+    """The configuration of a checkpoint folder, before anything else is read.
 
     Raises:
-        CheckpointError: there are none, or the index names a shard that is not there.
+        CheckpointError: there is none, or it describes no possible model.
     """
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = sorted(set(_read_json(index).get("weight_map", {}).values()))
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing or not names:
-            raise CheckpointError(f"{index} names {missing[0] if missing else 'no weights'}, which is not in the folder.")
-        return [folder / name for name in names]
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
-    raise CheckpointError(f"The checkpoint {folder} has no model.safetensors; other formats are never read.")
-
-
-def verify_safetensors(file: Path) -> None:
-    """Check a safetensors file's header against its length.
-
-    Raises:
-        CheckpointError: the file is cut, or no safetensors file at all.
-    """
-    size_bytes = file.stat().st_size
-    with file.open("rb") as stream:
-        head = stream.read(8)
-        length = struct.unpack("<Q", head)[0] if len(head) == 8 else size_bytes
-        if length + 8 > size_bytes:
-            raise CheckpointError(f"{file} is cut short or is no safetensors file; copy or download it again.")
-        try:
-            header = json.loads(stream.read(length))
-            end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise CheckpointError(f"{file} is no safetensors file; copy or download it again.") from None
-    if 8 + length + end != size_bytes:
-        raise CheckpointError(f"{file} has {size_bytes} bytes but its header describes {8 + length + end}; copy it again.")
-
-
-def _read_json(file: Path) -> dict:
+    verify_config(folder)
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{file} is not valid JSON; copy or download it again.") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{file} does not hold a JSON object; copy or download it again.")
-    return value
+        return HaploOmniConfig.from_pretrained(folder)
+    except Exception as error:  # transformers refuses values of a wrong type by several classes
+        raise CheckpointError(
+            f"{folder / 'config.json'} describes no possible model: {in_a_line(error)}"
+        ) from error
+
+
+def in_a_line(error: Exception) -> str:
+    """The last line of what a library says, which is the one about the value."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__
+
+
+def verify_generation(folder: Path, vocab_size: int) -> None:
+    """Check the token ids of ``generation_config.json``, where there is one.
+
+    Transformers ignores a broken one silently.
+
+    Raises:
+        CheckpointError: an id is no row of the vocabulary.
+    """
+    file = folder / "generation_config.json"
+    if not file.is_file():
+        return
+    values = read_plain_json(file)
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        given = values.get(key)
+        tokens = given if isinstance(given, list) else [given]
+        if not all(is_token(token, vocab_size) for token in tokens):
+            raise CheckpointError(
+                f"{file}: {key} is {given!r}, which is no row of a vocabulary of {vocab_size}."
+            )
+    try:
+        GenerationConfig.from_dict(values).validate()
+    except Exception as error:
+        raise CheckpointError(f"{file} cannot be used: {str(error).strip().splitlines()[0]}") from error

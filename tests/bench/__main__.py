@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import asdict
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.bench.table import ROOT, row
+from tests.bench.threads import bench_threads
+from tests.bench.turns import bench_turns
 
 
 def best(work: Callable[[], object], repeats: int) -> float:
@@ -37,33 +39,37 @@ def peak_bytes(work: Callable[[], object]) -> int:
     return peak
 
 
-def row(name: str, fast: float, plain: float, unit: str, against: str) -> str:
-    """A table row with both figures and their ratio."""
-    return f"| {name} | {fast:.3g} {unit} | {plain:.3g} {unit} | {plain / max(fast, 1e-9):.2f}x | {against} |"
-
-
 def bench_denoising(omni, repeats: int) -> list[str]:
     """One denoising step, time and peak memory: text prefix and no mask against the full sequence."""
     import torch
 
-    from core.pipelines.guidance import PlainDenoiser, PrefixDenoiser
-    from core.pipelines.text_to_video import generation_ids, latent_shape
+    from core.pipelines.guidance import CachedPromptDenoiser, ReferenceDenoiser
+    from core.pipelines.text_to_video import encode_prompt
 
     lines = []
+    prompt = "a red circle moving left"
     long_prompt = "a red circle moving left on a black background, " * 12
-    for label, prompt, size in (("short prompt", "a red circle moving left", None), ("long prompt", long_prompt, None),
-                                ("128x128x17", "a red circle moving left", (128, 128, 17))):  # fmt: skip
-        given = {} if size is None else {"height": size[0], "width": size[1], "num_frames": size[2]}
-        request = omni.video_request(prompt, **given)
-        ids = [generation_ids(omni, text) for text in ("", prompt)]
-        latents = torch.randn(latent_shape(request), device=omni.device)
-        fast = PrefixDenoiser(omni.model, ids, 6.0)
-        plain = PlainDenoiser(omni.model, ids, 6.0, omni.processor.tokenizer.pad_token_id)
-        fast.predict(latents, 500), plain.predict(latents, 500)
+    requests = {
+        "short prompt": omni.video_request(prompt),
+        "long prompt": omni.video_request(long_prompt),
+        "17x128x128": omni.video_request(prompt, height=128, width=128, num_frames=17),
+    }
+    for label, request in requests.items():
+        ids = [encode_prompt(omni, text) for text in ("", request.prompt)]
+        latents = torch.randn(request.latent_shape, device=omni.device)
+        fast = CachedPromptDenoiser(omni.model, ids, 6.0)
+        plain = ReferenceDenoiser(omni.model, ids, 6.0, omni.processor.tokenizer.pad_token_id)
+        # once before the clock runs, then time and memory of both
+        fast.predict(latents, 500)
+        plain.predict(latents, 500)
         seconds = [best(lambda d=d, z=latents: d.predict(z, 500), repeats) for d in (fast, plain)]
-        lines.append(row(f"denoising step, {label}", *(s * 1000 for s in seconds), "ms", "full sequence, dense mask"))
+        lines.append(
+            row(f"denoising step, {label}", *(s * 1000 for s in seconds), "ms", "full sequence, dense mask")
+        )
         memory = [peak_bytes(lambda d=d, z=latents: d.predict(z, 500)) for d in (fast, plain)]
-        lines.append(row(f"its peak memory, {label}", *(m / 2**20 for m in memory), "MiB", "full sequence, dense mask"))
+        lines.append(
+            row(f"its peak memory, {label}", *(m / 2**20 for m in memory), "MiB", "full sequence, dense mask")
+        )
     return lines
 
 
@@ -71,20 +77,31 @@ def bench_chat(omni, repeats: int) -> list[str]:
     """Decoding with and without the cache, and the time to the first word."""
     import torch
 
-    from core.pipelines.chat import Sampling, decode_steps, prepare
+    from core.pipelines.chat import decode_steps, prepare
+    from core.requests import Sampling
 
     picture = {"type": "image", "path": ROOT / "examples" / "media" / "heart.png"}
     messages = [{"role": "user", "content": [picture, {"type": "text", "text": "Describe the picture."}]}]
     inputs = prepare(omni, messages)
-    omni.model.generation_config.eos_token_id, kept = -1, omni.model.generation_config.eos_token_id
+    kept = omni.model.generation_config.eos_token_id
+    omni.model.generation_config.eos_token_id = -1  # no answer ends early
     count = 32
 
     def uncached() -> None:
-        given = {k: v.to(omni.device) for k, v in inputs.items() if k not in ("attention_mask", "attention_start_ids")}
+        """The whole text again for every token."""
+        given = {
+            k: v.to(omni.device)
+            for k, v in inputs.items()
+            if k not in ("attention_mask", "attention_start_ids")
+        }
         ids = given.pop("input_ids")
         with torch.no_grad():
             for _ in range(count):
-                token = omni.model(input_ids=ids, **given, logits_to_keep=1).logits[:, -1].argmax(-1, keepdim=True)
+                token = (
+                    omni.model(input_ids=ids, **given, logits_to_keep=1)
+                    .logits[:, -1]
+                    .argmax(-1, keepdim=True)
+                )
                 ids = torch.cat([ids, token], dim=1)
 
     try:
@@ -109,7 +126,7 @@ def bench_clip(omni) -> list[str]:
     for _ in stream:
         pass
     whole = time.perf_counter() - started
-    own = omni.profile["generation"]
+    own = asdict(omni.profile.generation)
     label = f"{own['num_frames']} frames {own['width']}x{own['height']}, {own['num_inference_steps']} steps"
     return [row(f"first preview of a clip ({label})", first, whole, "s", "the finished clip")]
 
@@ -119,12 +136,19 @@ def bench_start() -> list[str]:
     import urllib.request
 
     libraries = best(
-        lambda: subprocess.run([sys.executable, "-c", "import gradio, torch, transformers, diffusers"], check=True), 1
+        lambda: subprocess.run(
+            [sys.executable, "-c", "import gradio, torch, transformers, diffusers"], check=True
+        ),
+        1,
     )
     port = "7899"
     started = time.perf_counter()
     page = subprocess.Popen(
-        [sys.executable, ROOT / "app.py", "--port", port], cwd=ROOT, env=dict(os.environ), stderr=-3, stdout=-3
+        [sys.executable, ROOT / "app.py", "--port", port],
+        cwd=ROOT,
+        env=dict(os.environ),
+        stderr=-3,
+        stdout=-3,
     )
     try:
         while page.poll() is None and time.perf_counter() - started < 300:
@@ -141,19 +165,23 @@ def bench_start() -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the table."""
+    """Measure what was asked for and print the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--checkpoint", default=None)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--no-page", action="store_true", help="leave out the page start")
+    parser.add_argument("--no-threads", action="store_true", help="leave out two threads on a busy machine")
     options = parser.parse_args(argv)
     from core import HaploOmni
 
     omni = HaploOmni.load(options.checkpoint, device=options.device)
-    lines = [*bench_denoising(omni, options.repeats), *bench_chat(omni, options.repeats), *bench_clip(omni)]
+    lines = [*bench_denoising(omni, options.repeats), *bench_chat(omni, options.repeats)]
+    lines += [*bench_clip(omni), *bench_turns(omni)]
     if not options.no_page:
         lines += bench_start()
+    if not options.no_threads:
+        lines += bench_threads()
     print("| what | ours | alternative | ratio | the alternative |\n|---|---|---|---|---|")
     print("\n".join(lines))
     return 0

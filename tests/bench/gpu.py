@@ -1,7 +1,8 @@
 """``python -m tests.bench.gpu``: the 9B shapes on a CUDA card, measured beside the planner's prediction.
 
-Random weights are written first (19 GB, once). Every line of the table is measured in a process of its own, and kept in a
-JSON Lines file, so that a run that was cut off goes on where it was.
+Random weights are written first (19 GB, once).
+Every line of the table is measured in a process of its own, and kept in a JSON Lines file.
+So a run that was cut off goes on where it was.
 """
 
 from __future__ import annotations
@@ -20,15 +21,26 @@ import torch
 
 GIB = 2**30
 CAPS = (0, 8, 12, 16, 24)  # GiB; 0: the whole card
-MODES = ("full/none", "int8/none", "nf4/none", "nf4-double/none", "nf4/embeddings", "nf4/parts", "nf4/blocks", "full/blocks")
+MODES = (
+    "full/none",
+    "int8/none",
+    "nf4/none",
+    "nf4-double/none",
+    "nf4/embeddings",
+    "nf4/model",
+    "nf4/sequential",
+    "full/sequential",
+)
 CHAT_TOKENS = 1024
 SIZE = {"height": 480, "width": 720}
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's options."""
+    """Options of ``python -m tests.bench.gpu``."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.gpu", description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path("runs/gpu"), help="folder of the random checkpoint and the results")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/gpu"), help="folder of the random checkpoint and the results"
+    )
     parser.add_argument("--one", help="measure one line here: weights/offload, or a cap in GiB")
     parser.add_argument("--steps", type=int, default=2, help="denoising steps to time")
     return parser
@@ -44,15 +56,16 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(measure(options.work / "9b", options.one, options.steps)))
         return 0
     if not (options.work / "9b" / "config.json").is_file():
-        subprocess.run(
-            [sys.executable, "-m", "quantization.synthesize", "--out", str(options.work / "9b"), "--force"], check=True
-        )
+        writing = [sys.executable, "-m", "quantization.random_checkpoint", "--out", str(options.work / "9b")]
+        subprocess.run([*writing, "--force"], check=True)
     results = options.work / "results.jsonl"
     known = {row["line"] for row in rows_of(results)}
     for line in [*MODES, *(f"cap {cap}" for cap in CAPS)]:
         if line not in known:
             again = [sys.executable, "-m", "tests.bench.gpu", "--work", str(options.work), "--one", line]
-            done = subprocess.run([*again, "--steps", str(options.steps)], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [*again, "--steps", str(options.steps)], capture_output=True, text=True, check=False
+            )
             row = {"line": line, "error": done.stderr[-400:]}
             if done.returncode == 0:
                 row = json.loads(done.stdout.splitlines()[-1])
@@ -75,11 +88,14 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     lines.append("|---" * (len(keys) + 6) + "|")
     for row in rows:
         if "error" in row:
-            lines.append(f"| {row['line']} | {row['error'].strip().splitlines()[-1] if row['error'].strip() else 'failed'} |")
+            *_, last = ["failed", *row["error"].strip().splitlines()]
+            lines.append(f"| {row['line']} | {last} |")
             continue
         cells = [f"{row['measured'][key] / GIB:.1f} / {row['predicted'][key] / GIB:.1f}" for key in keys]
         times = [f"{row['times'][key]:.2f}" for key in ("tokens/s", "s/step 9", "s/step 49", "decode s 49")]
-        lines.append(f"| {row['line']}: {row['mode']} | {row['times']['load']:.0f} | {' | '.join([*cells, *times])} |")
+        lines.append(
+            f"| {row['line']}: {row['mode']} | {row['times']['load']:.0f} | {' | '.join([*cells, *times])} |"
+        )
     return lines
 
 
@@ -88,44 +104,55 @@ def measure(folder: Path, line: str, steps: int) -> dict[str, Any]:
     from core import HaploOmni
     from core.config import HaploOmniConfig
     from core.pipelines.guidance import Guidance
-    from core.weights import Holding
-    from quantization import running
+    from core.weights import LoadOptions
+    from quantization import apply
     from quantization.bnb import quantization_config
     from quantization.hardware import detect
-    from quantization.memory import Decoder, Model, Request, costs
-    from quantization.modes import Mode, Offload, Weights
+    from quantization.memory import Decoder, Model, Workload, costs
+    from quantization.modes import ExecutionMode, Offload, Weights
     from quantization.planner import Plan, Planner
 
-    device, model, decoder = torch.device("cuda", 0), Model(HaploOmniConfig()), Decoder()
-    request = Request(chat_tokens=CHAT_TOKENS, **SIZE)
+    device = torch.device("cuda", 0)
+    model = Model(HaploOmniConfig())
+    decoder = Decoder()
+    # the mode: as the line says, or what the planner takes in so much of the card
+    workload = Workload.of_size(chat_tokens=CHAT_TOKENS, **SIZE)
     if line.startswith("cap"):
-        hardware, cap = detect(device), int(line.split()[1]) * GIB
+        hardware = detect(device)
+        cap = int(line.split()[1]) * GIB
         if cap:
             torch.cuda.set_per_process_memory_fraction(min(1.0, cap / hardware.total_bytes), device)
             hardware = replace(hardware, free_bytes=min(cap, hardware.free_bytes))
-        plan = Planner(model, decoder, hardware).plan_or_less(request)
+        plan = Planner(model, decoder, hardware).plan_or_less(workload)
         if not isinstance(plan, Plan):
             raise SystemExit(str(plan))
         mode = plan.mode
     else:
         weights, offload = line.split("/")
-        mode = Mode(weights=Weights(weights), offload=Offload(offload))
+        mode = ExecutionMode(weights=Weights(weights), offload=Offload(offload))
+    # loading, then every job beside its prediction
     how = quantization_config(model.config, mode.weights, mode.precision)
-    holding = Holding(how, running.read_to(mode, device), partial(running.place, mode))
+    load_options = LoadOptions(how, apply.load_device(mode, device), partial(apply.dispatch, mode))
     started = time.monotonic()
-    omni = HaploOmni.load(folder, "cuda", "bfloat16", None, holding)
+    omni = HaploOmni.load(folder, "cuda", "bfloat16", None, load_options)
     omni.guidance = Guidance(mode.guidance.value)
     times: dict[str, float] = {"load": time.monotonic() - started}
     measured: dict[str, float] = {"weights": torch.cuda.memory_allocated()}
     measured["chat"], times["tokens/s"] = chat(omni)
-    predicted = {"weights": float(sum(costs(model, decoder, mode, request).weights.values()))}
-    predicted["chat"] = costs(model, decoder, mode, request).chat
+    predicted = {"weights": float(sum(costs(model, decoder, mode, workload).weights.values()))}
+    predicted["chat"] = costs(model, decoder, mode, workload).chat
     for frames in (9, 49):
-        cost = costs(model, decoder, mode, replace(request, frames=frames))
+        cost = costs(model, decoder, mode, Workload.of_size(frames, chat_tokens=CHAT_TOKENS, **SIZE))
         measured[f"denoise {frames}"], times[f"s/step {frames}"] = denoise(omni, frames, steps)
         measured[f"decode {frames}"], times[f"decode s {frames}"] = decode(omni, frames)
         predicted |= {f"denoise {frames}": cost.denoise, f"decode {frames}": cost.decode}
-    return {"line": line, "mode": mode.describe(), "measured": measured, "predicted": predicted, "times": times}
+    return {
+        "line": line,
+        "mode": mode.describe(),
+        "measured": measured,
+        "predicted": predicted,
+        "times": times,
+    }
 
 
 def peak_of(work: Any) -> tuple[float, float]:
@@ -144,13 +171,15 @@ def chat(omni: Any) -> tuple[float, float]:
     """Peak of reading 1024 tokens and writing 16, and tokens a second of the writing."""
     from transformers import DynamicCache
 
-    cache, ids = DynamicCache(), torch.randint(0, 500, (1, CHAT_TOKENS), device=omni.device)
-    peak, _ = peak_of(lambda: omni.model(input_ids=ids, past_key_values=cache, logits_to_keep=1))
+    cache = DynamicCache()
+    ids = torch.randint(0, 500, (1, CHAT_TOKENS), device=omni.device)
+    peak, _ = peak_of(lambda: omni.model(input_ids=ids, cache=cache, logits_to_keep=1))
 
     def write() -> None:
+        """16 tokens, one after the other."""
         for number in range(16):
             mask = torch.ones(1, CHAT_TOKENS + number + 1, dtype=torch.long, device=omni.device)
-            omni.model(input_ids=ids[:, :1], attention_mask=mask, past_key_values=cache, logits_to_keep=1)
+            omni.model(input_ids=ids[:, :1], attention_mask=mask, cache=cache, logits_to_keep=1)
 
     more, seconds = peak_of(write)
     return max(peak, more), 16 / seconds
@@ -158,10 +187,12 @@ def chat(omni: Any) -> tuple[float, float]:
 
 def denoise(omni: Any, frames: int, steps: int) -> tuple[float, float]:
     """Peak and seconds of a denoising step with guidance."""
-    from core.pipelines.guidance import PrefixDenoiser
+    from core.pipelines.guidance import CachedPromptDenoiser
 
-    denoiser = PrefixDenoiser(omni.model, [[5] * 226, [6] * 226], 6.0)
-    latents = torch.randn(1, (frames - 1) // 4 + 1, 16, SIZE["height"] // 8, SIZE["width"] // 8, device=omni.device)
+    denoiser = CachedPromptDenoiser(omni.model, [[5] * 226, [6] * 226], 6.0)
+    latents = torch.randn(
+        1, (frames - 1) // 4 + 1, 16, SIZE["height"] // 8, SIZE["width"] // 8, device=omni.device
+    )
     denoiser.predict(latents, 999, omni.guidance)
 
     def run() -> None:
@@ -176,7 +207,9 @@ def decode(omni: Any, frames: int) -> tuple[float, float]:
     """Peak and seconds of decoding."""
     from core.pipelines.text_to_video import decode as decode_latents
 
-    latents = torch.randn(1, (frames - 1) // 4 + 1, 16, SIZE["height"] // 8, SIZE["width"] // 8, device=omni.device)
+    latents = torch.randn(
+        1, (frames - 1) // 4 + 1, 16, SIZE["height"] // 8, SIZE["width"] // 8, device=omni.device
+    )
     return peak_of(lambda: decode_latents(omni, latents))
 
 

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
+import urllib.parse
 import urllib.request
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from gradio.utils import get_upload_folder
 from playwright.sync_api import expect, sync_playwright
 
-from core.weights import bundled_checkpoint
+from app.engine.engine import STOPPED
+from core.errors import MediaError
 from quantization import hardware
+from tests.browser.steps import (
+    ARGUMENTS,
+    MEDIA,
+    PATIENCE_MS,
+    answers,
+    ask,
+    chromium,
+    expect_answers,
+    open_video_tab,
+    paste,
+    previews,
+)
 
-MEDIA = bundled_checkpoint().parents[1] / "media"
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--no-first-run",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PATIENCE_MS = 90_000
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
 def browser():
-    path = os.environ.get("HAPLO_CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
     with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        made = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
         yield made
         made.close()
 
@@ -49,24 +52,14 @@ def page(browser, served):
     context.close()
 
 
-def ask(page, name: str, question: str, *files: str) -> None:
-    if files:
-        page.set_input_files(f"#{name}-box input[type=file]", [str(MEDIA / f) for f in files])
-        expect(page.locator(f"#{name}-box .thumbnail-item, #{name}-box .thumbnail-wrapper").first).to_be_visible()
-    page.fill(f"#{name}-box textarea", question)
-    page.press(f"#{name}-box textarea", "Enter")
-
-
-def answers(page, name: str):
-    return page.locator(f"#{name}-chatbot [data-testid=bot]")
-
-
 def test_a_picture_and_an_answer_that_grows(page):
     # every text the answer has had, as the page showed it
     page.evaluate(
-        """() => { window.seen = new Set(); const look = () => { const bots = document.querySelectorAll(
-        '#images-chatbot [data-testid=bot]'); if (bots.length) window.seen.add(bots[bots.length - 1].innerText.trim()); };
-        new MutationObserver(look).observe(document.body, {subtree: true, childList: true, characterData: true}); }"""
+        """() => { window.seen = new Set();
+        const look = () => { const bots = document.querySelectorAll('#images-chatbot [data-testid=bot]');
+        if (bots.length) window.seen.add(bots[bots.length - 1].innerText.trim()); };
+        const all = {subtree: true, childList: true, characterData: true};
+        new MutationObserver(look).observe(document.body, all); }"""
     )
     ask(page, "images", "Describe the picture.", "star.png")
     expect(answers(page, "images")).to_contain_text(".")
@@ -74,8 +67,7 @@ def test_a_picture_and_an_answer_that_grows(page):
     texts = sorted((t for t in page.evaluate("[...window.seen]") if t), key=len)
     assert len(texts) >= 2 and all(texts[-1].startswith(text) for text in texts), texts
     ask(page, "images", "And the background?")
-    expect(answers(page, "images")).to_have_count(2)
-    expect(page.locator("#images-status")).to_have_text("", use_inner_text=True)
+    expect_answers(page, 2)
     page.click("#images-undo")
     expect(answers(page, "images")).to_have_count(1)
     expect(page.locator("#images-box textarea")).to_have_value("And the background?")
@@ -101,24 +93,143 @@ def test_a_bad_picture_keeps_the_words(page, tmp_path):
     expect(answers(page, "images")).to_have_count(0)
 
 
-def previews(page, at_least: int) -> set[str]:
-    """Wait for so many different preview pictures."""
-    seen: set[str] = set()
-    for _ in range(2000):
-        image = page.locator("#preview img")
-        if image.count():
-            seen.add(image.first.get_attribute("src") or "")
-        if len(seen) >= at_least:
-            break
-        page.wait_for_timeout(40)
-    return seen
+@pytest.mark.parametrize("name", ["photo", "photo.jpg_large", "photo.png ", "photo.dat", "photo.mp4"])
+def test_a_picture_is_one_whatever_its_name(page, tmp_path, name):
+    shutil.copy(MEDIA / "heart.png", tmp_path / name)
+    page.set_input_files("#images-box input[type=file]", str(tmp_path / name))
+    expect(page.locator("#images-box .thumbnail-item").first).to_be_visible()
+    ask(page, "images", "What colour is it?")
+    expect(answers(page, "images")).to_contain_text("pink")
 
 
-def open_video_tab(page, steps: int) -> None:
+def test_what_is_no_picture_is_refused_with_the_words_kept(page, tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    page.set_input_files("#images-box input[type=file]", str(tmp_path / "notes.txt"))
+    expect(page.locator("#images-box .thumbnail-item").first).to_be_visible()
+    ask(page, "images", "What is this?")
+    expect(page.get_by_test_id("toast-body")).to_contain_text("neither a picture nor a clip")
+    expect(page.locator("#images-box textarea")).to_have_value("What is this?")
+
+
+def test_a_long_text_stands_in_the_box_and_is_not_lost(page):
+    box = "#images-box textarea"
+    text = "word " * 1200
+    paste(page, box, text)
+    expect(page.locator(box)).to_have_value(text)
+    expect(page.locator("#images-box .thumbnail-item")).to_have_count(0)
+    page.press(box, "Enter")
+    expect(page.get_by_test_id("toast-body")).to_contain_text("at most 4000 are read")
+    expect(page.locator(box)).to_have_value(text)
     page.get_by_role("tab", name="Text to video").click()
-    page.fill("#video-prompt textarea", "a red circle moving left on a black background")
-    page.fill("#video-steps input[type=number]", str(steps))
-    page.press("#video-steps input[type=number]", "Tab")
+    paste(page, "#video-prompt textarea", text)
+    expect(page.locator("#video-prompt textarea")).to_have_value(text)
+    expect(page.locator("#video-expected .too-large")).to_contain_text("at most 2000 are read")
+
+
+def test_a_conversation_outlives_the_upload_cache(page, served, tmp_path, monkeypatch):
+    shutil.copy(MEDIA / "star.png", tmp_path / "component_server_diagram.png")
+    page.set_input_files("#images-box input[type=file]", str(tmp_path / "component_server_diagram.png"))
+    expect(page.locator("#images-box .thumbnail-item, #images-box .thumbnail-wrapper").first).to_be_visible()
+    ask(page, "images", "Describe the picture.")
+    expect_answers(page, 1)
+    picture = page.locator("#images-chatbot [data-testid=user] img").first
+    expect(picture).to_be_visible()
+    cache = Path(get_upload_folder())
+    copies = list(cache.glob("*/component_server_diagram.png"))
+    assert copies, "the upload went through the cache"
+    for copy in copies:
+        copy.unlink()  # as another program that shares the cache does at its end
+    address = picture.get_attribute("src")
+    assert page.request.get(urllib.parse.urljoin(served[0], address)).status == 200
+    first = answers(page, "images").last.inner_text()
+    chat = served[1].omni.chat
+
+    def marked(messages, **options):
+        yield from chat(messages, **options)
+        yield " (again)"
+
+    with monkeypatch.context() as patch:
+        # the second answer is told from the first, which stands until it comes
+        patch.setattr(served[1].omni, "chat", marked)
+        page.click("#images-again")
+        expect(answers(page, "images").last).to_have_text(f"{first} (again)", use_inner_text=True)
+        expect(page.locator("#images-status")).to_have_text("", use_inner_text=True)
+    ask(page, "images", "And the background?")
+    expect_answers(page, 2)
+    page.click("#images-undo")
+    expect(answers(page, "images")).to_have_count(1)
+    expect(page.locator("#images-box textarea")).to_have_value("And the background?")
+    page.fill("#images-box textarea", "")
+    page.click("#images-undo")
+    expect(answers(page, "images")).to_have_count(0)  # the answer to come reads like the one that goes
+    expect(page.locator("#images-box textarea")).to_have_value("Describe the picture.")
+    page.press("#images-box textarea", "Enter")
+    expect(answers(page, "images")).to_have_count(1)
+    expect(answers(page, "images").last).to_have_text(first, use_inner_text=True)
+    assert not list(cache.glob("*/component_server_diagram.png")), "nothing is shown from the cache"
+
+
+def test_an_example_is_not_a_copy_that_can_be_cleaned_away(page):
+    page.get_by_role("button", name="What colour is the heart?").first.click()
+    expect(page.locator("#images-box textarea")).to_have_value("What colour is the heart?")
+    shown = page.locator("#images-box .thumbnail-item img, #images-box .thumbnail-wrapper img").first
+    assert "examples/media/heart.png" in shown.get_attribute("src")
+    page.press("#images-box textarea", "Enter")
+    expect(answers(page, "images")).to_contain_text(".")
+
+
+def test_clearing_and_a_failure_keep_what_is_typed(page, served, monkeypatch):
+    ask(page, "images", "Who are you?")
+    expect_answers(page, 1)
+    page.fill("#images-box textarea", "a draft")
+    page.click("#images-clear")
+    expect(answers(page, "images")).to_have_count(0)
+    expect(page.locator("#images-box textarea")).to_have_value("a draft")
+
+    def failing(messages, **_):
+        time.sleep(2)
+        raise MediaError("The picture is upside down.")
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(served[1].omni, "chat", failing)
+        page.fill("#images-box textarea", "a question")
+        page.press("#images-box textarea", "Enter")
+        expect(page.locator("#images-box textarea")).to_have_value("")
+        page.fill("#images-box textarea", "typed meanwhile")
+        expect(page.get_by_test_id("toast-body")).to_contain_text("upside down")
+        expect(page.locator("#images-box textarea")).to_have_value("a question\ntyped meanwhile")
+    page.fill("#images-box textarea", "Who are you?")
+    page.press("#images-box textarea", "Enter")
+    expect(answers(page, "images")).to_have_count(1)
+
+
+def test_whatever_is_typed_the_line_says_what_generate_would(page):
+    page.get_by_role("tab", name="Text to video").click()
+    line = page.locator("#video-expected")
+    expect(line.locator(".fits")).to_contain_text("working memory")
+    for name, value, said in (("frames", "7", "nearest is 9"), ("width", "33", "nearest is 32")):
+        field = f"#video-{name} input[type=number]"
+        usual = page.input_value(field)
+        page.fill(field, value)
+        expect(line.locator(".too-large")).to_contain_text(said)
+        page.fill("#video-prompt textarea", "a red circle")
+        page.click("#video-generate")
+        expect(page.get_by_test_id("toast-body").last).to_contain_text(said)
+        page.fill(field, usual)
+        expect(line.locator(".fits")).to_contain_text("working memory")
+
+
+def test_a_stopped_engine_is_told(page, served, monkeypatch):
+    monkeypatch.setattr(type(served[1]), "trouble", STOPPED)
+    page.reload()
+    expect(page.locator("#memory")).to_contain_text(STOPPED)
+    ask(page, "images", "Who are you?")
+    expect(page.get_by_test_id("toast-body")).to_contain_text(STOPPED)
+    expect(page.locator("#images-box textarea")).to_have_value("Who are you?")
+    monkeypatch.undo()
+    page.press("#images-box textarea", "Enter")
+    expect(answers(page, "images")).to_have_count(1)
 
 
 def test_a_clip_comes_out_of_the_noise(page):
@@ -130,7 +241,9 @@ def test_a_clip_comes_out_of_the_noise(page):
     page.wait_for_function("document.querySelector('#video-result video').readyState >= 2")
     width = page.evaluate("document.querySelector('#video-result video').videoWidth")
     assert width == 128
-    source = video.get_attribute("src") or page.evaluate("document.querySelector('#video-result video').currentSrc")
+    source = video.get_attribute("src") or page.evaluate(
+        "document.querySelector('#video-result video').currentSrc"
+    )
     data = urllib.request.urlopen(source, timeout=20).read()
     assert data[4:8] == b"ftyp" and len(data) > 1000
     expect(page.locator("#video-recipe")).to_contain_text("Seed")
@@ -153,6 +266,26 @@ def test_stop_in_the_middle_and_start_again(page, served):
     expect(page.locator("#video-result video")).to_be_visible()
 
 
+def test_a_chat_is_answered_while_another_visitors_clip_runs(page, browser, served):
+    open_video_tab(page, 200)
+    page.click("#video-generate")
+    assert len(previews(page, 2)) >= 2
+    context = browser.new_context()
+    other = context.new_page()
+    other.set_default_timeout(PATIENCE_MS)
+    other.goto(served[0])
+    other.wait_for_selector("#images-box textarea")
+    ask(other, "images", "What colour is it?", "heart.png")
+    expect(answers(other, "images")).to_contain_text("pink")
+    expect_answers(other, 1)
+    expect(page.locator("#video-stop")).to_be_enabled()
+    assert served[1].busy, "the clip is still being made"
+    context.close()
+    assert len(previews(page, 2)) >= 2
+    page.click("#video-stop")
+    expect(page.locator("#preview")).to_contain_text("Stopped")
+
+
 def test_a_phone_shows_everything_in_one_column(browser, served):
     context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
     page = context.new_page()
@@ -163,7 +296,9 @@ def test_a_phone_shows_everything_in_one_column(browser, served):
         page.get_by_role("tab", name=tab).click()
         page.wait_for_timeout(300)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
-    top = {name: page.locator(f"#video-{name}").bounding_box()["y"] for name in ("ask", "outcome", "settings")}
+    top = {
+        name: page.locator(f"#video-{name}").bounding_box()["y"] for name in ("ask", "outcome", "settings")
+    }
     assert top["ask"] < top["outcome"] < top["settings"], "the clip stands right under the prompt"
     context.close()
 
@@ -172,7 +307,10 @@ def test_nothing_is_asked_of_other_hosts(browser, served):
     context = browser.new_context()
     page = context.new_page()
     hosts = set()
-    page.on("request", lambda request: hosts.add(request.url.split("/")[2]) if request.url.startswith("http") else None)
+    page.on(
+        "request",
+        lambda request: hosts.add(request.url.split("/")[2]) if request.url.startswith("http") else None,
+    )
     page.goto(served[0])
     page.wait_for_selector("#images-box textarea")
     page.wait_for_timeout(500)
@@ -180,14 +318,14 @@ def test_nothing_is_asked_of_other_hosts(browser, served):
     context.close()
 
 
-def test_a_long_answer_can_be_stopped(page, served, bundled, monkeypatch):
+def test_a_long_answer_can_be_stopped(page, served, monkeypatch):
     def endless(messages, **_):
         for _ in range(600):
             time.sleep(0.05)
             yield "word "
 
     with monkeypatch.context() as patch:
-        patch.setattr(bundled, "chat", endless)
+        patch.setattr(served[1].omni, "chat", endless)
         ask(page, "images", "Talk without end.")
         expect(answers(page, "images")).to_contain_text("word word word")
         page.click("#images-box button.stop-button")
@@ -207,7 +345,7 @@ def test_a_clip_too_large_for_the_memory_is_red_and_one_press_makes_it_fit(page,
     real = hardware.detect
 
     def short(device, ours=0):
-        free = 60 * 2**20 + ours
+        free = 30 * 2**20 + ours
         return replace(real(device), free_bytes=free, host_free_bytes=free)
 
     page.get_by_role("tab", name="Text to video").click()
@@ -215,7 +353,7 @@ def test_a_clip_too_large_for_the_memory_is_red_and_one_press_makes_it_fit(page,
     expect(page.locator("#video-expected .fits")).to_contain_text("working memory")
     expect(page.locator("#video-fix")).to_be_hidden()
     monkeypatch.setattr(hardware, "detect", short)
-    for name, value in (("height", 256), ("width", 256), ("frames", 49)):
+    for name, value in (("height", 128), ("width", 128), ("frames", 49)):  # within the context
         page.fill(f"#video-{name} input[type=number]", str(value))
         page.press(f"#video-{name} input[type=number]", "Tab")
     expect(page.locator("#video-expected .too-large")).to_contain_text("would fit")

@@ -31,9 +31,14 @@ def test_saves_what_it_read(variant, shard_size, tmp_path, reference_model, refe
     assert (tmp_path / "model.safetensors.index.json").exists() == (shard_size == "1MB")
     original = load_file(REFERENCE / variant / "checkpoint" / "model.safetensors")
     written = {k: v for f in tmp_path.glob("model*.safetensors") for k, v in load_file(f).items()}
-    assert set(original) - set(written) == {"patch_embed_cogvideo.text_proj.weight", "patch_embed_cogvideo.text_proj.bias"}
+    assert set(original) - set(written) == {
+        "patch_embed_cogvideo.text_proj.weight",
+        "patch_embed_cogvideo.text_proj.bias",
+    }
     assert all(torch.equal(written[k], original[k]) for k in written)
-    assert same_numbers(HaploOmniForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float32), model)
+    assert same_numbers(
+        HaploOmniForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float32), model
+    )
     again = HaploOmniProcessor.from_pretrained(tmp_path)
     talk = [{"role": "user", "content": "what moves?"}]
     assert torch.equal(again(talk)["input_ids"], reference_processor(variant)(talk)["input_ids"])
@@ -42,7 +47,9 @@ def test_saves_what_it_read(variant, shard_size, tmp_path, reference_model, refe
 def test_auto_classes_find_it():
     config = AutoConfig.from_pretrained(CHECKPOINT)
     assert isinstance(config, HaploOmniConfig)
-    assert isinstance(AutoModelForImageTextToText.from_pretrained(CHECKPOINT), HaploOmniForConditionalGeneration)
+    assert isinstance(
+        AutoModelForImageTextToText.from_pretrained(CHECKPOINT), HaploOmniForConditionalGeneration
+    )
     assert isinstance(AutoProcessor.from_pretrained(CHECKPOINT), HaploOmniProcessor)
 
 
@@ -81,7 +88,11 @@ def implied_parameters() -> int:
     def block(width, heads, groups, hidden, layer_norm, qk_norm):
         head = width // heads
         attention = (
-            width * heads * head + heads * head + 2 * (width * groups * head + groups * head) + width * heads * head + width
+            width * heads * head
+            + heads * head
+            + 2 * (width * groups * head + groups * head)
+            + width * heads * head
+            + width
         )
         mlp = 2 * (width * hidden + hidden) + hidden * width + width
         norms = 2 * (width * (1 + layer_norm) + 6 * width + 2 * width + 2)
@@ -94,11 +105,15 @@ def implied_parameters() -> int:
     total = 24 * block(pre, 16, 16, 4096, True, False) + 28 * block(base, 28, 4, 18944, False, False)
     total += 30 * block(post, 30, 30, 7680, True, True)
     total += vocab * pre + vocab * base + 3 * 14 * 14 * pre + (224 // 14) ** 2 * pre + pre + 2 * pre
-    total += connector(pre, base) + connector(base, post) + base  # connectors without pre-norm, the norm between
+    total += (
+        connector(pre, base) + connector(base, post) + base
+    )  # connectors without pre-norm, the norm between
     total += 2 * post + post * base + base + base  # post_norm, post_linear, post_scale
     total += post * 16 * 4 + post + post * pre + pre  # latent patches, v2t_projector
     total += post * 512 + 512 + 512 * 512 + 512 + 512 * post + post  # time embedding, its token
-    total += 2 * post + 512 * 2 * post + 2 * post + 2 * post + post * 64 + 64  # norm_final, norm_out, proj_out
+    total += (
+        2 * post + 512 * 2 * post + 2 * post + 2 * post + post * 64 + 64
+    )  # norm_final, norm_out, proj_out
     return total
 
 
@@ -116,5 +131,12 @@ def test_config_round_trip(tmp_path):
     config.save_pretrained(tmp_path)
     written = json.loads((tmp_path / "config.json").read_text())
     original = json.loads((CHECKPOINT / "config.json").read_text())
-    for key in ("pre_config", "post_config", "pre_connector", "post_connector", "num_hidden_layers", "image_aspect_ratio"):
+    for key in (
+        "pre_config",
+        "post_config",
+        "pre_connector",
+        "post_connector",
+        "num_hidden_layers",
+        "image_aspect_ratio",
+    ):
         assert written[key] == original[key], key

@@ -10,6 +10,7 @@ import torch
 from diffusers import CogVideoXDDIMScheduler
 from PIL import Image
 
+from core.model.outputs import CACHE_FIELD
 from tests.conftest import REFERENCE
 
 CASES = {v: json.loads((REFERENCE / v / "cases.json").read_text())["cases"] for v in "ab"}
@@ -21,7 +22,9 @@ def named(kind: str) -> list[tuple[str, str]]:
 
 
 def processed(variant: str, case: dict, processor):
-    images = [Image.open(REFERENCE / variant / "media" / f"{name}.png").convert("RGB") for name in case["images"]]
+    images = [
+        Image.open(REFERENCE / variant / "media" / f"{name}.png").convert("RGB") for name in case["images"]
+    ]
     clips = [np.load(REFERENCE / variant / "media" / "clip.npy")] if case["video"] else []
     return processor(case["conversation"], images, clips)
 
@@ -49,7 +52,9 @@ def test_understanding(variant, name, reference_model, reference_processor, refe
 
 
 @pytest.mark.parametrize(("variant", "name"), named("understanding"))
-def test_cached_decoding_equals_uncached(variant, name, reference_model, reference_processor, reference_cases):
+def test_cached_decoding_equals_uncached(
+    variant, name, reference_model, reference_processor, reference_cases
+):
     case, expected = reference_cases(variant)[name]
     model, inputs = reference_model(variant), processed(variant, case, reference_processor(variant))
     ids = torch.cat([inputs["input_ids"], expected["greedy"][:, :3]], dim=1)
@@ -57,9 +62,9 @@ def test_cached_decoding_equals_uncached(variant, name, reference_model, referen
     with torch.no_grad():
         whole = model(input_ids=ids, **media).logits[:, -3:]
         cached = model(**inputs, use_cache=True)
-        rows, cache = [], cached.past_key_values
+        rows, cache = [], cached[CACHE_FIELD]
         for token in expected["greedy"][0, :3]:
-            rows.append(model(input_ids=token[None, None], past_key_values=cache).logits)
+            rows.append(model(input_ids=token[None, None], cache=cache).logits)
     assert largest(torch.cat(rows, dim=1), whole) <= 1e-4
 
 
@@ -67,7 +72,9 @@ def test_cached_decoding_equals_uncached(variant, name, reference_model, referen
 def test_left_padded_batch(variant, name, reference_model, reference_cases):
     _, expected = reference_cases(variant)[name]
     with torch.no_grad():
-        logits = reference_model(variant)(input_ids=expected["input_ids"], attention_mask=expected["attention_mask"]).logits
+        logits = reference_model(variant)(
+            input_ids=expected["input_ids"], attention_mask=expected["attention_mask"]
+        ).logits
     real = expected["attention_mask"].bool()
     assert largest(logits[real], expected["logits"][real]) <= 1e-4
 
@@ -86,9 +93,10 @@ def test_noise_prediction(variant, name, reference_model, reference_cases):
     assert largest(fast, expected["sample"]) <= 1e-4
 
 
-# Eight guided steps multiply one float32 rounding some 200 times: between processors, and between torch's kernels on
-# one of them, the final latents move by up to 2e-3, which says nothing of the model. In float64 that noise is gone
-# and what is left, 7.2e-4, is the reference's own; so the tolerance is held there.
+# Eight guided steps multiply one float32 rounding some 200 times.
+# Between processors, and between torch's kernels on one of them, the final latents move by up to 2e-3.
+# That says nothing of the model. In float64 it is gone, and what is left, 7.2e-4, is the reference's own;
+# so the tolerance is held there.
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-3), (torch.float32, 5e-3)])
 @pytest.mark.parametrize("path", ["plain", "prefix"])
 @pytest.mark.parametrize(("variant", "name"), named("ddim"))
@@ -103,7 +111,9 @@ def test_ddim(variant, name, path, dtype, tolerance, reference_model, reference_
     with torch.no_grad():
         given = prompt if path == "plain" else {"prefix": model(**prompt, return_prefix=True).prefix}
         for step, timestep in enumerate(scheduler.timesteps):
-            both = model(latents=latents.expand(2, -1, -1, -1, -1), timestep=timestep.expand(2), **given).sample
+            both = model(
+                latents=latents.expand(2, -1, -1, -1, -1), timestep=timestep.expand(2), **given
+            ).sample
             guided = both[:1] + case["guidance_scale"] * (both[1:] - both[:1])
             latents = scheduler.step(guided, timestep, latents, eta=case["eta"], return_dict=False)[0]
             if step == 0:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
+import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,12 @@ def can_build() -> bool:
     return bool(shutil.which("c++") or shutil.which("g++")) and shutil.which("ninja") is not None
 
 
+BUILDING_S = 300.0  # longer than any build
+
+
 @lru_cache
 def second_device() -> Any:
-    """The extension: ``live()`` and ``peak()`` bytes, ``reset_peak()``. Building takes about a minute, once a machine."""
+    """The extension: ``live()`` and ``peak()`` bytes, ``reset_peak()``; built once a machine, in a minute."""
     from torch.utils import cpp_extension
 
     torch._dynamo.config.disable = True  # bitsandbytes compiles its plain kernels, which takes minutes
@@ -29,4 +34,15 @@ def second_device() -> Any:
     torch.mtia.current_device = lambda: 0
     torch.mtia.device_count = lambda: 1
     source = Path(__file__).with_suffix(".cpp")
-    return cpp_extension.load("haploomni_second_device", [str(source)], extra_cflags=["-O1", "-w"])
+    folder = Path(tempfile.gettempdir()) / f"haploomni-second-device-{torch.__version__}"
+    folder.mkdir(exist_ok=True)
+    lock = folder / "lock"
+    # PyTorch waits for ever for a builder that was killed
+    if lock.exists() and time.time() - lock.stat().st_mtime > BUILDING_S:
+        lock.unlink()
+    return cpp_extension.load(
+        "haploomni_second_device",
+        [str(source)],
+        extra_cflags=["-O1", "-w"],
+        build_directory=str(folder),
+    )

@@ -10,22 +10,27 @@ import bitsandbytes
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
-from app.memory import plan_memory
+from app.engine.memory import plan_memory
 from app.settings import Settings
+from core import HaploOmni
 from core.config import HaploOmniConfig
+from core.errors import CheckpointError, QuantizationError
+from core.files import UNFINISHED, weight_files
 from core.model.modeling import HaploOmniForConditionalGeneration
+from core.profile import released_profile
+from core.weights import bundled_checkpoint, read_profile
 from quantization import export as exporting
 from quantization.__main__ import main as plan
-from quantization.bnb import check_stored, full_modules, quantization_config, settle, stored_weights
-from quantization.errors import QuantizationError
+from quantization.bnb import check_stored, finalize_bnb, full_modules, quantization_config, stored_weights
 from quantization.export import export, main
-from quantization.files import INDEX, UNFINISHED
+from quantization.files import export_seconds
 from quantization.modes import Precision, Weights
-from quantization.synthesize import synthesize
-from quantization.weights import weight_bytes
+from quantization.random_checkpoint import random_checkpoint
+from quantization.weights import tensor_specs, weight_bytes
 
-BUNDLED = Path(__file__).resolve().parents[2] / "examples" / "checkpoints" / "haploomni-tiny"
+BUNDLED = bundled_checkpoint()
 QUANTIZED = (Weights.INT8, Weights.NF4, Weights.NF4_DOUBLE)
 BF16 = Precision.BF16
 
@@ -33,9 +38,11 @@ BF16 = Precision.BF16
 def quantized(weights, settled=True):
     config = HaploOmniConfig.from_pretrained(BUNDLED)
     how = quantization_config(config, weights, BF16)
-    model = HaploOmniForConditionalGeneration.from_pretrained(BUNDLED, dtype=torch.bfloat16, quantization_config=how).eval()
+    model = HaploOmniForConditionalGeneration.from_pretrained(
+        BUNDLED, dtype=torch.bfloat16, quantization_config=how
+    ).eval()
     if settled:
-        settle(model, torch.bfloat16, stays_on_cpu=False)
+        finalize_bnb(model, torch.bfloat16, stays_on_cpu=False)
     return model
 
 
@@ -63,7 +70,9 @@ def test_exactly_the_matrices_of_the_blocks_are_quantized(weights):
     kinds = (bitsandbytes.nn.Linear4bit, bitsandbytes.nn.Linear8bitLt)
     small = {name for name, module in model.named_modules() if isinstance(module, kinds)}
     full = {name for name, module in model.named_modules() if type(module) is torch.nn.Linear}
-    matrices = [f"self_attn.{letter}_proj" for letter in "qkvo"] + [f"mlp.{name}_proj" for name in ("gate", "up", "down")]
+    matrices = [f"self_attn.{letter}_proj" for letter in "qkvo"] + [
+        f"mlp.{name}_proj" for name in ("gate", "up", "down")
+    ]
     assert small == {f"model.layers.{i}.{name}" for i in range(len(model.model.layers)) for name in matrices}
     assert full == set(full_modules(model.config))
     assert {"lm_head", "proj_out", "v2t_projector", "temb_token", "model.pre_connector.affine"} <= full
@@ -75,9 +84,17 @@ def test_predicted_bytes_are_those_of_real_layers(weights):
     held = 0
     for parameter in model.parameters():
         state = getattr(parameter, "quant_state", None)
-        scales = state.as_dict(packed=False).values() if state is not None else [getattr(parameter, "SCB", None)]
-        held += sum(one.numel() * one.element_size() for one in (parameter.data, *scales) if isinstance(one, torch.Tensor))
-    assert held == pytest.approx(sum(weight_bytes(model.config, weights, BF16).values()), rel=0.005)
+        scales = (
+            state.as_dict(packed=False).values() if state is not None else [getattr(parameter, "SCB", None)]
+        )
+        held += sum(
+            one.numel() * one.element_size()
+            for one in (parameter.data, *scales)
+            if isinstance(one, torch.Tensor)
+        )
+    assert held == pytest.approx(
+        sum(weight_bytes(tensor_specs(model.config), weights, BF16).values()), rel=0.005
+    )
 
 
 @pytest.mark.parametrize("weights", QUANTIZED, ids=lambda w: w.value)
@@ -86,7 +103,7 @@ def test_a_saved_and_reloaded_model_equals_the_live_one(weights, tmp_path):
     before = logits(model)  # bitsandbytes alone would pack 4-bit matrices here, and save them wrongly
     model.save_pretrained(tmp_path)
     reloaded = HaploOmniForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.bfloat16).eval()
-    settle(reloaded, torch.bfloat16, stays_on_cpu=False)
+    finalize_bnb(reloaded, torch.bfloat16, stays_on_cpu=False)
     assert torch.equal(logits(reloaded), before)
     assert torch.equal(logits(model), before)
 
@@ -96,7 +113,7 @@ def test_a_model_that_runs_packed_refuses_to_be_saved(tmp_path, monkeypatch):
     for layer in model.modules():
         if isinstance(layer, bitsandbytes.nn.Linear4bit):
             monkeypatch.setattr(layer, "support_avx512bf16_for_cpu", True)
-    settle(model, torch.bfloat16, stays_on_cpu=True)
+    finalize_bnb(model, torch.bfloat16, stays_on_cpu=True)
     with pytest.raises(QuantizationError, match=r"quantization\.export"):
         model.save_pretrained(tmp_path)
 
@@ -112,7 +129,7 @@ def test_an_export_is_what_transformers_would_have_saved(weights, exported, tmp_
     assert all(torch.equal(theirs[name], ours[name]) for name in theirs)
     assert stored_weights(folder) is weights
     loaded = HaploOmniForConditionalGeneration.from_pretrained(folder, dtype=torch.bfloat16).eval()
-    settle(loaded, torch.bfloat16, stays_on_cpu=False)
+    finalize_bnb(loaded, torch.bfloat16, stays_on_cpu=False)
     assert torch.equal(logits(loaded), logits(model))
     assert (folder / "vae" / "config.json").is_file()
     assert (folder / "haploomni.json").is_file()
@@ -127,7 +144,8 @@ def test_what_cannot_be_exported(exported, tmp_path, capsys, monkeypatch):
         export(BUNDLED, exported(Weights.NF4), Weights.NF4)
     cut = tmp_path / "cut"
     shutil.copytree(BUNDLED, cut)
-    (cut / "model.safetensors").write_bytes((BUNDLED / "model.safetensors").read_bytes()[:-5])
+    first = weight_files(BUNDLED)[0]
+    (cut / first.name).write_bytes(first.read_bytes()[:-5])
     assert main(["--checkpoint", str(cut), "--out", str(tmp_path / "b")]) == 2
     assert "cut short" in capsys.readouterr().err
     monkeypatch.setattr(exporting, "is_available", lambda _: False)
@@ -145,16 +163,20 @@ def test_a_half_written_export_is_never_taken_for_a_whole_one(tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         export(BUNDLED, tmp_path / "half", Weights.NF4)
     assert (tmp_path / "half" / UNFINISHED).exists()
-    with pytest.raises(QuantizationError, match="half-written"):
+    with pytest.raises(CheckpointError, match="half-written"):
         plan_memory(Settings(checkpoint=str(tmp_path / "half"), device="cpu"))
+    with pytest.raises(CheckpointError, match="half-written"):
+        HaploOmni.load(tmp_path / "half", device="cpu")
     assert plan(["plan", "--checkpoint", str(tmp_path / "half")]) == 2
     assert "half-written" in capsys.readouterr().err
     monkeypatch.undo()
     export(BUNDLED, tmp_path / "half", Weights.NF4, force=True)
     assert plan_memory(Settings(checkpoint=str(tmp_path / "half"), device="cpu")).mode.weights is Weights.NF4
-    assert plan(["plan", "--checkpoint", str(tmp_path / "half"), "--json", "--frames", "9", "--size", "64x64"]) == 0
+    assert plan(["plan", "--checkpoint", str(tmp_path / "half"), "--json", "--size", "9x64x64"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said["mode"]["weights"] == "nf4" and said["bytes"]["decode"] < 2**28, "its own weights and autoencoder count"
+    assert said["mode"]["weights"] == "nf4" and said["bytes"]["decode"] < 2**28, (
+        "its own weights and autoencoder count"
+    )
 
 
 def test_a_checkpoint_quantized_another_way(exported, tmp_path):
@@ -165,7 +187,7 @@ def test_a_checkpoint_quantized_another_way(exported, tmp_path):
     with pytest.raises(QuantizationError, match="quantized as nf4 already"):
         check_stored(folder, Weights.INT8)
     fp4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "fp4"}
-    for method, name in (({"quant_method": "gptq"}, "gptq"), (fp4, "fp4")):
+    for method, name in (({"quant_method": "gptq"}, "gptq"), (fp4, "fp4"), ("nf4", "must be an object")):
         (tmp_path / "config.json").write_text(json.dumps({"quantization_config": method}))
         with pytest.raises(QuantizationError, match=name):
             check_stored(tmp_path, None)
@@ -173,13 +195,43 @@ def test_a_checkpoint_quantized_another_way(exported, tmp_path):
 
 def test_random_weights_of_any_size(tmp_path):
     config = HaploOmniConfig.from_pretrained(BUNDLED)
-    synthesize(tmp_path / "one", config, seed=3, shard_bytes=2**20)
-    synthesize(tmp_path / "two", config, seed=3)
-    index = json.loads((tmp_path / "one" / INDEX).read_text())
+    random_checkpoint(tmp_path / "one", config, seed=3, shard_bytes=2**20)
+    random_checkpoint(tmp_path / "two", config, seed=3)
+    index = json.loads((tmp_path / "one" / SAFE_WEIGHTS_INDEX_NAME).read_text())
     assert len(set(index["weight_map"].values())) > 3
     one, two = (HaploOmniForConditionalGeneration.from_pretrained(tmp_path / name) for name in ("one", "two"))
-    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True)
+    )
     assert torch.isfinite(logits(one)).all()
-    other = synthesize(tmp_path / "three", config, seed=4)
+    profile = read_profile(tmp_path / "one")
+    assert (
+        profile.name == "HaploOmni with random weights"
+        and profile.generation.height <= profile.generation_limits.max_side
+    )
+    other = random_checkpoint(tmp_path / "three", config, seed=4)
     third = HaploOmniForConditionalGeneration.from_pretrained(other)
     assert not torch.equal(third.lm_head.weight, one.lm_head.weight)
+
+
+def test_random_weights_of_the_released_sizes_have_the_released_limits(tmp_path, monkeypatch):
+    """Clips of 480 x 720 can be asked of them; no tensors are drawn here, which another test does."""
+    monkeypatch.setattr("quantization.random_checkpoint.tensor_specs", lambda _: [])
+    made = read_profile(random_checkpoint(tmp_path / "9b", HaploOmniConfig()))
+    released = released_profile()
+    assert (made.generation, made.generation_limits, made.generation_prompt) == (
+        released.generation,
+        released.generation_limits,
+        released.generation_prompt,
+    )
+    assert made.name != released.name and made.domain != released.domain
+
+
+@pytest.mark.parametrize(
+    "record", ["{", "[]", "{}", '{"seconds": "long"}', '{"seconds": -1}', '{"seconds": NaN}', ""]
+)
+def test_a_damaged_record_of_an_export(record, tmp_path):
+    assert export_seconds(tmp_path) is None
+    (tmp_path / "export.json").write_text(record)
+    with pytest.raises(CheckpointError, match=r"export\.json"):
+        export_seconds(tmp_path)

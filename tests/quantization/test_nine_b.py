@@ -1,6 +1,7 @@
-"""The released size with random weights: written, quantized while it is read, and run on a CPU. Slow: not in CI.
+"""The released size with random weights: written, quantized while it is read, and run on a CPU.
 
-``python -m pytest tests/quantization/test_nine_b.py -m slow -s`` (20 GB of disk; HAPLO_9B names a folder to keep them in).
+Slow, so not in CI: ``python -m pytest tests/quantization/test_nine_b.py -m slow -s``.
+It takes 20 GB of disk; HAPLO_9B names a folder to keep them in.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import psutil
 import pytest
 import torch
 
-from app.memory import MemoryKeeper, plan_memory, request_of
+from app.engine.memory import MemoryManager, plan_memory
 from app.settings import Settings
 from core import HaploOmni
-from core.pipelines.guidance import Guidance, PrefixDenoiser
+from core.pipelines.guidance import CachedPromptDenoiser, Guidance
 from quantization.bnb import stored_weights
 from quantization.export import export
+from quantization.memory import Workload
 from quantization.modes import Weights
 from quantization.planner import Plan
 
@@ -34,7 +36,8 @@ class Watch(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.peak, self.over = 0, threading.Event()
+        self.peak = 0
+        self.over = threading.Event()
 
     def run(self) -> None:
         process = psutil.Process()
@@ -45,22 +48,24 @@ class Watch(threading.Thread):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """The 9B-shaped checkpoint; written once, by a process of its own: what its allocator keeps is not of loading."""
-    given = os.environ.get("HAPLO_9B")
-    place = Path(given) if given else tmp_path_factory.mktemp("full") / "9b"
+    """The 9B-shaped checkpoint; written once, by another process: what its allocator keeps goes with it."""
+    place = Path(os.environ.get("HAPLO_9B") or tmp_path_factory.mktemp("full") / "9b")
     if not (place / "config.json").is_file():
-        subprocess.run([sys.executable, "-m", "quantization.synthesize", "--out", str(place), "--force"], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "quantization.random_checkpoint", "--out", str(place), "--force"],
+            check=True,
+        )
     return place
 
 
-def load(folder: Path) -> tuple[HaploOmni, MemoryKeeper, float]:
-    """A model in 4 bits on the CPU, as the program loads it; its keeper, and the seconds it took."""
-    gc.collect()  # keeper and model know each other: one that nothing else holds goes only now, before the plan is made
-    keeper = plan_memory(Settings(checkpoint=str(folder), device="cpu", dtype="bfloat16", weights="nf4"))
+def load(folder: Path) -> tuple[HaploOmni, MemoryManager, float]:
+    """A model in 4 bits on the CPU, as the program loads it; its memory, and the seconds it took."""
+    gc.collect()  # memory and model know each other: one that nothing else holds goes only now
+    memory = plan_memory(Settings(checkpoint=str(folder), device="cpu", dtype="bfloat16", weights="nf4"))
     started = time.monotonic()
-    omni = HaploOmni.load(folder, "cpu", keeper.dtype, None, keeper.holding())
-    keeper.attach(omni)
-    return omni, keeper, time.monotonic() - started
+    omni = HaploOmni.load(folder, "cpu", memory.dtype, None, memory.load_options())
+    memory.attach(omni)
+    return omni, memory, time.monotonic() - started
 
 
 @pytest.mark.slow
@@ -69,21 +74,23 @@ def test_nine_billion_weights_in_14_gib(folder):
     assert stored_weights(folder) is Weights.FULL
     watch = Watch()
     watch.start()
-    omni, keeper, loaded = load(folder)
-    loading, started = watch.peak, time.monotonic()
+    omni, memory, loaded = load(folder)
+    loading = watch.peak
+    started = time.monotonic()
     words = "".join(omni.chat([{"role": "user", "content": "Hello"}], max_new_tokens=1))
     answered = time.monotonic() - started
-    denoiser = PrefixDenoiser(omni.model, [[5, 6, 7], [8, 9]], 6.0)
+    denoiser = CachedPromptDenoiser(omni.model, [[5, 6, 7], [8, 9]], 6.0)
     noise = torch.randn(1, 1, 16, 4, 4, generator=torch.Generator().manual_seed(0))
     velocity = denoiser.predict(noise, 999, Guidance.ONE_AT_A_TIME)
     stepped = time.monotonic() - started - answered
     watch.over.set()
-    planned = keeper.planner.plan(request_of(1, 32, 32, 6.0))
+    planned = memory.planner.plan(Workload.of_size(1, 32, 32, chat_tokens=1))
     assert isinstance(planned, Plan)
     print(  # noqa: T201
         f"\nloaded in {loaded:.0f} s; one word {words!r} in {answered:.1f} s; one step in {stepped:.1f} s; "
         f"peak {watch.peak / 2**30:.2f} GiB, {loading / 2**30:.2f} of it while loading; "
-        f"planned {planned.needed_bytes / 2**30:.2f} GiB, {sum(planned.costs.weights.values()) / 2**30:.2f} of it weights"
+        f"planned {planned.needed_bytes / 2**30:.2f} GiB, "
+        f"{sum(planned.costs.weights.values()) / 2**30:.2f} of it weights"
     )
     assert bool(torch.isfinite(velocity).all())
     assert velocity.shape == (1, 1, 16, 4, 4)

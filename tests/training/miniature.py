@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,15 +12,21 @@ import torch
 from diffusers import CogVideoXTransformer3DModel
 from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedTokenizerBase, Qwen2ForCausalLM
 
+from core.geometry import latent_frames
 from core.model.modeling import HaploOmniForConditionalGeneration
-from core.training.batches import Medium, Sentences
-from core.training.course import assemble
-from core.training.language import language_config
-from core.training.latents import ClipShape, LatentClips, clips_seed
-from core.training.stage_task import Data, SceneTalks, Teachers
-from core.training.stages import Source, Stage, tiny
-from core.training.tokenizer import build_tokenizer
-from core.training.trainer import Optimizer
+from core.profile import CheckpointProfile
+from core.training.data.dialogues import Context, SceneDialogues
+from core.training.data.latents import ClipShape, LatentClips, clips_seed
+from core.training.data.tokenization import CachedTokenizer
+from core.training.initialization.assembly import assemble
+from core.training.loop.config import Optimizer
+from core.training.priors.language import language_config
+from core.training.priors.tokenizer import build_tokenizer
+from core.training.runs.parts import DEFAULTS
+from core.training.stages.presets import tiny
+from core.training.stages.stage import Source, Stage
+from core.training.stages.task import Data, Rows
+from core.training.stages.teachers import Teachers
 
 ROOT = Path(__file__).resolve().parents[2]
 STILL, CLIP = ClipShape(1, 64, 64, 6), ClipShape(9, 64, 64, 6)
@@ -38,10 +44,20 @@ def teachers(seed: int = 0) -> Teachers:
     torch.manual_seed(seed)
     own = tokenizer()
     sight = CLIPVisionConfig(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2, image_size=84, patch_size=14
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=84,
+        patch_size=14,
     )
     speech = language_config(len(own), own.eos_token_id, own.pad_token_id)
-    for name, value in {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}.items():
+    for name, value in {
+        "hidden_size": 48,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }.items():
         setattr(speech, name, value)
     speech.num_key_value_heads, speech.layer_types = 2, speech.layer_types[:1]
     video = CogVideoXTransformer3DModel(
@@ -63,34 +79,75 @@ def model(seed: int = 0) -> HaploOmniForConditionalGeneration:
 
 
 def data(folder: Path) -> Data:
-    """Scenes to talk about, and random latents in the place of encoded clips."""
-    sentences = Sentences(tokenizer())
+    """Dialogues about scenes, and random latents in the place of encoded clips."""
+    cached = CachedTokenizer(tokenizer())
     folder.mkdir(parents=True, exist_ok=True)
-    clips_seed(folder, begin=0)
+    clips_seed(folder, "random", begin=0)
     for shape in (STILL, CLIP):
-        frames = (shape.frames - 1) // 4 + 1
+        frames = latent_frames(shape.frames)
         latents = torch.randn(shape.clips, frames, 16, 8, 8, generator=torch.Generator().manual_seed(frames))
         torch.save(latents.to(torch.bfloat16), folder / f"{shape.name}-0.pt")
-    noise = {Source.STILL: LatentClips(sentences, folder, [STILL]), Source.VIDEO: LatentClips(sentences, folder, [CLIP])}
-    media = {Source.PICTURE: Medium.PICTURE, Source.CLIP: Medium.CLIP}
-    talks = {source: SceneTalks(sentences, medium, LENGTHS[source]) for source, medium in media.items()}
-    unseen = {source: SceneTalks(sentences, medium, LENGTHS[source], held_out=True) for source, medium in media.items()}
-    return Data({**talks, **noise}, {**unseen, **noise})
+    noise = {
+        Source.STILL: LatentClips(cached, folder, [STILL], "random"),
+        Source.VIDEO: LatentClips(cached, folder, [CLIP], "random"),
+    }
+    contexts = {Source.PICTURE: Context.PICTURE, Source.CLIP: Context.CLIP}
+
+    def dialogues(held_out: bool) -> dict[Source, Rows]:
+        return {
+            source: SceneDialogues(cached, context, LENGTHS[source], held_out)
+            for source, context in contexts.items()
+        }
+
+    return Data({**dialogues(False), **noise}, {**dialogues(True), **noise})
+
+
+@dataclass
+class MiniatureParts:
+    """What steps of a run are made with."""
+
+    teachers: Teachers
+    data: Data
+    tokenizer: PreTrainedTokenizerBase
+    sample_writer: None = None
+    vae_folder: None = None
+    profile: CheckpointProfile = DEFAULTS
+
+
+def parts(folder: Path) -> MiniatureParts:
+    """All of the above."""
+    return MiniatureParts(teachers(), data(folder), tokenizer())
 
 
 def stages(steps: int = 3) -> tuple[Stage, ...]:
     """The real way with few steps and rows; an even number of rows of everything, for two processes."""
     made = []
     for stage in tiny():
-        plan = replace(stage.plan, steps=steps, warmup=1, optimizer=Optimizer.ADAMW)
-        made.append(replace(stage, rows={source: max(2, count // 4 * 2) for source, count in stage.rows.items()}, plan=plan))
+        config = replace(stage.config, steps=steps, warmup=1, optimizer=Optimizer.ADAMW)
+        made.append(
+            replace(
+                stage,
+                rows={source: max(2, count // 4 * 2) for source, count in stage.rows.items()},
+                config=config,
+            )
+        )
     return tuple(made)
 
 
 def launch(processes: int, module: str, *given: str) -> None:
     """``accelerate launch`` with so many processes; on a machine without GPUs they are CPU processes."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes), "--num_machines", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--num_processes",
+        str(processes),
+        "--num_machines",
+        "1",
+    ]
     command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     command += ["--multi_gpu"] if processes > 1 else ["--cpu"]
-    run = subprocess.run([*command, "-m", module, *given], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    run = subprocess.run(
+        [*command, "-m", module, *given], cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
     assert run.returncode == 0, run.stderr[-2000:]

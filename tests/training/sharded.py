@@ -1,4 +1,4 @@
-"""Run by ``accelerate launch``: one step of unified tuning with parameters shared out block by block, on two CPU processes."""
+"""Run by ``accelerate launch``: a step of unified tuning, parameters shared out over two CPU processes."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from torch import distributed
 from torch.distributed.fsdp import fully_shard
 
 from core.model.decoder import Block
-from core.training.stage_task import StageTask
-from core.training.stages import unguided
-from core.training.trainer import Share
+from core.training.loop.processes import BatchShard
+from core.training.stages.presets import without_distillation
+from core.training.stages.task import StageTask
 from tests.training import miniature
 
 
 def main(folder: Path) -> None:
-    """Losses before and after one step, over all processes; what accelerate's FSDP 2 does, without its need for GPUs."""
+    """Losses before and after one step, over all processes: accelerate's FSDP 2 without its need for GPUs."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo")
     rank, ranks = distributed.get_rank(), distributed.get_world_size()
-    task = StageTask(miniature.model(), unguided(miniature.stages())[-1], miniature.data(folder / f"clips-{rank}"))
+    task = StageTask(
+        miniature.model(),
+        without_distillation(miniature.stages())[-1],
+        miniature.data(folder / f"clips-{rank}"),
+    )
     whole = sum(parameter.numel() for parameter in task.parameters())
     for module in task.modules():
         if isinstance(module, Block):
@@ -30,7 +34,7 @@ def main(folder: Path) -> None:
     fully_shard(task)
     held = sum(parameter.to_local().numel() for parameter in task.parameters())
     optimizer = torch.optim.SGD(task.parameters(), lr=0.005)
-    batches = task.draw(Share(0, rank, ranks))
+    batches = task.sample_batch(BatchShard(0, rank, ranks))
     seen = []
     for _ in range(2):
         losses = task(batches)

@@ -1,4 +1,4 @@
-"""``python -m core.training`` in miniature: from nothing to a checkpoint that loads, and nothing done twice."""
+"""``python -m core.training`` in miniature: from nothing to a checkpoint that loads, nothing twice."""
 
 from __future__ import annotations
 
@@ -8,12 +8,24 @@ import pytest
 
 from core import HaploOmni
 from core.training.__main__ import main
-from core.training.further import main as further
-from core.training.stages import NAMES
+from core.training.runs.extra_stage import main as extra_stage
+from core.training.stages.presets import NAMES
 
 
+@pytest.mark.timeout(1500)  # every part of the way once: minutes on a machine that is busy or slow
 def test_from_nothing_to_a_checkpoint(tmp_path):
-    given = ["--out", str(tmp_path), "--device", "cpu", "--steps", "0.0002", "--rows", "0.1", "--samples", "1"]
+    given = [
+        "--out",
+        str(tmp_path),
+        "--device",
+        "cpu",
+        "--scale",
+        "0.0002",
+        "--batch-scale",
+        "0.1",
+        "--samples",
+        "1",
+    ]
     assert main(given) == 0
     made = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/metrics.jsonl")}
     priors = {"autoencoder", "autoencoder-decoder", "language", "vision", "video-stills", "video"}
@@ -28,7 +40,9 @@ def test_from_nothing_to_a_checkpoint(tmp_path):
     assert (watched / "samples" / "step-000001" / "answers.md").read_text().count("\n") == 4
     assert list(watched.glob("tensorboard/events*")) or list(watched.glob("**/events*"))
     omni = HaploOmni.load(tmp_path / "checkpoint", device="cpu")
-    assert not [file for file in (tmp_path / "checkpoint").rglob("*.json") if str(tmp_path) in file.read_text()], "no paths"
+    assert not [
+        file for file in (tmp_path / "checkpoint").rglob("*.json") if str(tmp_path) in file.read_text()
+    ], "no paths"
     assert isinstance("".join(omni.chat([{"role": "user", "content": "Hello"}], max_new_tokens=4)), str)
     *_, clip = omni.text_to_video("a red circle", num_inference_steps=1, height=32, width=32, seed=0)
     assert clip.frames.shape == (9, 32, 32, 3)
@@ -37,10 +51,17 @@ def test_from_nothing_to_a_checkpoint(tmp_path):
     one_more_stage(tmp_path)
 
 
+def weights_of(folder):
+    """Every shard's bytes."""
+    shards = sorted(folder.glob("model*.safetensors"))
+    assert shards
+    return [shard.read_bytes() for shard in shards]
+
+
 def one_more_stage(run):
-    """A further stage trains on the run's last weights and becomes its checkpoint."""
-    start, weights = run / NAMES[-1] / "model", run / "checkpoint" / "model.safetensors"
-    before = weights.read_bytes()
+    """An extra stage trains on the run's last weights and becomes its checkpoint."""
+    start = run / NAMES[-1] / "model"
+    before = weights_of(run / "checkpoint")
     given = [
         "4-pairs",
         "--out",
@@ -58,15 +79,17 @@ def one_more_stage(run):
         "--samples",
         "0",
     ]
-    assert further(given) == 2, "it was made shorter than usual"
-    given += ["--lengths", "0.0002"]
-    assert further(given) == 0
+    assert extra_stage(given) == 2, "it was made shorter than usual"
+    given += ["--scale", "0.0002"]
+    assert extra_stage(given) == 0
     record = json.loads((run / "4-pairs" / "stage.json").read_text())
     assert record["started_from"] == NAMES[-1] and record["rows"] == {"pair": 1}
-    assert record["losses"] == {"next token": 1.0, "distillation": 2.0}, "nothing to denoise, nothing to learn it from"
-    made = weights.read_bytes()
+    assert record["losses"] == {"next_token": 1.0, "distillation": 2.0}, (
+        "nothing to denoise, nothing to learn it from"
+    )
+    made = weights_of(run / "checkpoint")
     assert made != before and isinstance(HaploOmni.load(run / "checkpoint", device="cpu"), HaploOmni)
-    assert further(given) == 0 and weights.read_bytes() == made
+    assert extra_stage(given) == 0 and weights_of(run / "checkpoint") == made
 
 
 @pytest.mark.parametrize(
@@ -74,13 +97,19 @@ def one_more_stage(run):
     [
         (["4-pairs", "--rows", "pairs=2", "--steps", "1"], "--rows has 'pairs=2'"),
         (["4-pairs", "--rows", "pair=0", "--steps", "1"], "--rows has 'pair=0'"),
-        (["4-pairs", "--rows", "pair=2", "--steps", "1", "--losses", "identity=1"], "--losses has 'identity=1'"),
-        (["4-pairs", "--rows", "pair=2", "--steps", "1", "--losses", "diffusion=0"], "--losses has 'diffusion=0'"),
+        (
+            ["4-pairs", "--rows", "pair=2", "--steps", "1", "--losses", "identity=1"],
+            "--losses has 'identity=1'",
+        ),
+        (
+            ["4-pairs", "--rows", "pair=2", "--steps", "1", "--losses", "diffusion=0"],
+            "--losses has 'diffusion=0'",
+        ),
         (["3-unified", "--rows", "pair=2", "--steps", "1"], "cannot be called '3-unified'"),
         (["4-pairs", "--rows", "pair=2", "--steps", "0"], "must be above zero"),
         (["4-pairs", "--rows", "pair=2", "--steps", "1"], "There is no"),
     ],
 )
-def test_a_further_stage_that_cannot_be(tmp_path, capsys, given, said):
-    assert further([*given, "--out", str(tmp_path), "--start", str(tmp_path / "model")]) == 2
+def test_an_extra_stage_that_cannot_be(tmp_path, capsys, given, said):
+    assert extra_stage([*given, "--out", str(tmp_path), "--start", str(tmp_path / "model")]) == 2
     assert said in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,25 +16,22 @@ from accelerate.utils.dataclasses import get_module_class_from_name
 
 from core import HaploOmniConfig, HaploOmniForConditionalGeneration
 from core.errors import ConfigError
-from core.training.prescaling import measure_amplitudes, prescale, wanted_amplitudes
-from core.training.stage_task import StageTask
-from core.training.stages import (
+from core.training.initialization.prescaling import measure_amplitudes, prescale, wanted_amplitudes
+from core.training.loop.config import TrainingConfig
+from core.training.loop.processes import BatchShard, build_accelerator
+from core.training.loop.trainer import CONFIG_FILE, Trainer, fit
+from core.training.stages.parts import Norms, Part, freeze, part_of
+from core.training.stages.presets import (
     NAMES,
-    Loss,
-    Norms,
-    Part,
-    Source,
-    Stage,
     chosen,
-    freeze,
     nine_b,
-    part_of,
     preset,
     tiny,
-    unguided,
     with_sources,
+    without_distillation,
 )
-from core.training.trainer import Plan, Share, Trainer, build_accelerator, fit
+from core.training.stages.stage import Loss, Source, Stage
+from core.training.stages.task import StageTask
 from tests.training import miniature
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,12 +61,14 @@ def test_every_parameter_belongs_to_one_part():
 def test_the_way_is_the_papers():
     for stages in (tiny(), nine_b()):
         assert tuple(stage.name for stage in stages) == NAMES
-        assert all(Part.BASE not in stage.learns for stage in stages[:-1]) and set(stages[-1].learns) == set(Part)
-    paper = {stage.name: (stage.plan.lr, sum(stage.rows.values())) for stage in nine_b()}
+        assert all(Part.BASE not in stage.trainable for stage in stages[:-1]) and set(
+            stages[-1].trainable
+        ) == set(Part)
+    paper = {stage.name: (stage.config.lr, sum(stage.rows.values())) for stage in nine_b()}
     assert paper["1-warmup-pre"] == (1e-4, 256) and paper["1-warmup-post"] == (2e-4, 32)
     assert paper["2-align-pre-connector"] == (1e-5, 128) and paper["2-align-post-connector"] == (1e-4, 128)
     assert paper["3-unified"] == (2e-5, 32)
-    assert nine_b()[2].plan.steps == 2000 and nine_b()[3].plan.steps == 10_000
+    assert nine_b()[2].config.steps == 2000 and nine_b()[3].config.steps == 10_000
 
 
 def test_stages_are_chosen_and_fitted_to_the_data():
@@ -88,7 +88,7 @@ def test_stages_are_chosen_and_fitted_to_the_data():
 def test_only_the_small_preset_goes_on_being_taught(clips):
     """A prior teaches where its part learns; without the teachers the way is the paper's."""
     assert all(Loss.DISTILLATION not in stage.losses for stage in nine_b() if stage.warmup is None)
-    taught = {stage.name: (stage.taught(Part.PRE), stage.taught(Part.POST)) for stage in tiny()}
+    taught = {stage.name: (stage.is_distilled(Part.PRE), stage.is_distilled(Part.POST)) for stage in tiny()}
     assert {name for name, (pre, _) in taught.items() if pre} == {"1-warmup-pre", "3-unified"}
     assert {name for name, (_, post) in taught.items() if post} == {NAMES[1], *NAMES[4:]}
     for number, silent in ((5, {"distillation/picture", "distillation/clip"}), (6, set())):
@@ -96,13 +96,13 @@ def test_only_the_small_preset_goes_on_being_taught(clips):
         task = task_of(stage, clips)
         assert (task.vision is None) == bool(silent) and task.video is not None and task.language is not None
         wanted = {f"distillation/{source.value}" for source in stage.rows} - silent
-        assert {name for name in task.weights if name.startswith("distillation")} == wanted
-        assert set(task.counts(task.draw(Share(0)))) == set(task.weights)
+        assert {name for name in task.loss_weights if name.startswith("distillation")} == wanted
+        assert set(task.num_items(task.sample_batch(BatchShard(0)))) == set(task.loss_weights)
     with pytest.raises(ConfigError, match="none are given"):
         StageTask(miniature.model(), miniature.stages()[-1], clips)
-    way = unguided(tiny())
+    way = without_distillation(tiny())
     assert set(way[-1].losses) == {Loss.NEXT_TOKEN, Loss.DIFFUSION} and way[:4] == tiny()[:4]
-    assert not any(stage.taught(part) for stage in way[2:] for part in Part)
+    assert not any(stage.is_distilled(part) for stage in way[2:] for part in Part)
 
 
 @pytest.mark.parametrize("number", range(len(NAMES)), ids=NAMES)
@@ -110,28 +110,33 @@ def test_a_stage_moves_its_parts_and_no_other_byte(number, clips, tmp_path):
     stage = miniature.stages()[number]
     task = task_of(stage, clips)
     before = {name: parameter.detach().clone() for name, parameter in task.model.named_parameters()}
-    fit(tmp_path, task, stage.plan, "cpu")
+    fit(tmp_path, task, stage.config, "cpu")
     layers = (1, 2)
     moved = set()
     for name, parameter in task.model.named_parameters():
         if torch.equal(parameter, before[name]):
             continue
         moved.add(part_of(name, layers))
-    assert moved == set(stage.learns)
-    for taught, fresh in ((task.vision, miniature.teachers().vision), (task.video, miniature.teachers().video)):
+    assert moved == set(stage.trainable)
+    for taught, untouched in (
+        (task.vision, miniature.teachers().vision),
+        (task.video, miniature.teachers().video),
+    ):
         if taught is not None:
-            assert all(torch.equal(a, b) for a, b in zip(taught.parameters(), fresh.parameters(), strict=True))
+            assert all(
+                torch.equal(a, b) for a, b in zip(taught.parameters(), untouched.parameters(), strict=True)
+            )
     reported = metrics(tmp_path)[-1]
-    assert set(task.weights) < set(reported) and all(value >= 0 for value in reported.values())
+    assert set(task.loss_weights) < set(reported) and all(value >= 0 for value in reported.values())
 
 
 def test_a_warmup_learns_what_it_is_for(clips, tmp_path):
-    """Words pass less changed and image tokens come nearer to the teacher's; the post part denoises better."""
+    """Words pass less changed, image tokens come nearer to the teacher's, the post part denoises better."""
     for number in (0, 1):
         stage = miniature.stages(30)[number]
-        fit(tmp_path / stage.name, task_of(stage, clips), replace(stage.plan, lr=3e-3, ema=0.0), "cpu")
+        fit(tmp_path / stage.name, task_of(stage, clips), replace(stage.config, lr=3e-3, ema=0.0), "cpu")
         first, *_, last = metrics(tmp_path / stage.name)
-        for name in task_of(stage, clips).weights:
+        for name in task_of(stage, clips).loss_weights:
             if name.startswith(("identity", "diffusion")):
                 assert last[name] < first[name], name
         assert sum(last[n] for n in first if "/" in n) < sum(first[n] for n in first if "/" in n)
@@ -140,8 +145,21 @@ def test_a_warmup_learns_what_it_is_for(clips, tmp_path):
 def test_plain_norms_stay_neutral(clips, tmp_path):
     stage = miniature.stages()[-1]
     task = task_of(stage, clips, Norms.PLAIN)
-    assert not any(p.requires_grad for n, p in task.model.named_parameters() if "SSG_" in n or "layernorm.indicator" in n)
+    assert not any(
+        p.requires_grad for n, p in task.model.named_parameters() if "SSG_" in n or "layernorm.indicator" in n
+    )
     assert freeze(task.model, (Part.PRE,)) > freeze(task.model, (Part.PRE,), Norms.PLAIN) > 0
+
+
+class KilledTask(StageTask):
+    """A stage that is killed when the batch of step ``stop_at`` is asked for."""
+
+    stop_at: int | None = None
+
+    def sample_batch(self, share: BatchShard) -> dict[str, Any]:
+        if share.step == self.stop_at:
+            raise KeyboardInterrupt
+        return super().sample_batch(share)
 
 
 @pytest.mark.parametrize(("save_every_s", "saved"), [(0.0, ["state-3"]), (1e9, [])])
@@ -149,17 +167,9 @@ def test_a_killed_stage_goes_on_as_if_nothing_had_been(save_every_s, saved, clip
     stage = miniature.stages(5)[-1]
 
     def train(folder: Path, stop_at: int | None) -> dict[str, torch.Tensor]:
-        task = task_of(stage, clips)
-        trainer = Trainer(folder, task, stage.plan, build_accelerator(folder, "cpu"), save_every_s)
-        if stop_at is not None:
-            learn = trainer._learn
-
-            def killed(batches, due):
-                if trainer.step == stop_at:
-                    raise KeyboardInterrupt
-                return learn(batches, due)
-
-            trainer._learn = killed
+        task = KilledTask(miniature.model(), stage, clips, miniature.teachers())
+        task.stop_at = stop_at
+        trainer = Trainer(folder, task, stage.config, build_accelerator(folder, "cpu"), save_every_s)
         trainer.run(report_every=1)
         return {name: parameter.detach().clone() for name, parameter in task.model.named_parameters()}
 
@@ -190,10 +200,10 @@ def test_accumulated_and_recomputed_batches_are_the_whole_batch(clips, tmp_path,
     stage = replace(miniature.stages(2)[-1], rows={Source.PICTURE: 4, Source.VIDEO: 4})
     made = {}
     for parts, checkpointing in ((1, False), (2, False), (1, True)):
-        plan = replace(stage.plan, accumulate=parts, checkpointing=checkpointing, ema=0.0)
+        config = replace(stage.config, accumulate=parts, checkpointing=checkpointing, ema=0.0)
         folder = tmp_path / f"{parts}-{checkpointing}"
-        task = StageTask(miniature.model(), replace(stage, plan=plan), clips, miniature.teachers())
-        Trainer(folder, task, plan, build_accelerator(folder, "cpu")).run(report_every=1)
+        task = StageTask(miniature.model(), replace(stage, config=config), clips, miniature.teachers())
+        Trainer(folder, task, config, build_accelerator(folder, "cpu")).run(report_every=1)
         made[parts, checkpointing] = metrics(folder)
     for other in ((2, False), (1, True)):
         for line, expected in zip(made[other], made[1, False], strict=True):
@@ -209,7 +219,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
         folder = tmp_path / str(processes)
         miniature.launch(processes, "tests.training.two_processes", str(folder))
         made[processes] = metrics(folder / "run")
-        assert json.loads((folder / "run" / "plan.json").read_text())["processes"] == processes
+        assert json.loads((folder / "run" / CONFIG_FILE).read_text())["processes"] == processes
     for one, two in zip(made[1], made[2], strict=True):
         assert {k: pytest.approx(v, rel=1e-3, abs=1e-3) for k, v in one.items() if k != "seconds"} == {
             k: v for k, v in two.items() if k != "seconds"
@@ -221,9 +231,9 @@ def test_a_sharded_model_has_the_losses_of_a_whole_one(tmp_path, clips):
     miniature.launch(2, "tests.training.sharded", str(tmp_path))
     made = json.loads((tmp_path / "sharded.json").read_text())
     assert made["held"] < 0.55, "each process holds half"
-    task = StageTask(miniature.model(), unguided(miniature.stages())[-1], clips)
+    task = StageTask(miniature.model(), without_distillation(miniature.stages())[-1], clips)
     with torch.no_grad():
-        expected = {name: float(value) for name, value in task(task.draw(Share(0))).items()}
+        expected = {name: float(value) for name, value in task(task.sample_batch(BatchShard(0))).items()}
     assert made["losses"][0] == {name: pytest.approx(value, rel=1e-3) for name, value in expected.items()}
     assert sum(made["losses"][1].values()) < sum(made["losses"][0].values())
 
@@ -249,7 +259,7 @@ def test_accelerate_reads_the_configurations(name):
 
 def test_prescaling_makes_the_connectors_as_loud_as_wanted(clips):
     model, priors = miniature.model(), miniature.teachers()
-    batches = [rows.draw("key", 2, Share(0)) for rows in clips.training.values()]
+    batches = [rows.sample_batch("key", 2, BatchShard(0)) for rows in clips.training.values()]
     device = torch.device("cpu")
     scheduler = task_of(miniature.stages()[-1], clips).scheduler
     table = measure_amplitudes(model, scheduler, batches, device)
@@ -268,12 +278,12 @@ def test_prescaling_makes_the_connectors_as_loud_as_wanted(clips):
 def test_held_out_figures(clips):
     task = task_of(miniature.stages()[-1], clips).eval()
     figures = task.measure(rows=3)
-    assert figures["held out/next token/picture"] > 1.0 and 0.0 <= figures["held out/answers right/clip"] <= 1.0
-    assert figures["held out/diffusion/video"] > 0.1 and figures == task.measure(rows=3)
+    assert figures["val/next_token/picture"] > 1.0 and 0.0 <= figures["val/answer_accuracy/clip"] <= 1.0
+    assert figures["val/diffusion/video"] > 0.1 and figures == task.measure(rows=3)
 
 
 def test_the_learning_rate_warms_up_and_decays():
-    from core.training.trainer import learning_rate
+    from core.training.loop.config import learning_rate
 
-    rates = [learning_rate(step, Plan(100, 2.0, warmup=10)) for step in range(100)]
+    rates = [learning_rate(step, TrainingConfig(100, 2.0, warmup=10)) for step in range(100)]
     assert rates[0] == pytest.approx(0.2) and max(rates) == 2.0 and rates[-1] < 0.06

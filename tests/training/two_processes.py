@@ -1,4 +1,4 @@
-"""Run by ``accelerate launch``: a stage of the miniature in the folder given; its metrics are compared by a test."""
+"""Run by ``accelerate launch``: a stage of the miniature in the folder given; a test compares its metrics."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from core.training.stage_task import StageTask
-from core.training.trainer import fit
+from core.training.loop.trainer import fit
+from core.training.stages.task import StageTask
 from tests.training import miniature
 
 
@@ -18,7 +18,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     stage = miniature.stages()[-1]
     task = StageTask(miniature.model(), stage, miniature.data(folder / "clips"), miniature.teachers())
-    fit(folder / "run", task, replace(stage.plan, ema=0.0), "cpu")
+    fit(folder / "run", task, replace(stage.config, ema=0.0), "cpu")
 
 
 if __name__ == "__main__":

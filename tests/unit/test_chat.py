@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from core.errors import PromptError, RequestError
+from core.errors import MediaError, PromptError, RequestError
 from core.weights import bundled_checkpoint
 
 MEDIA = bundled_checkpoint().parents[1] / "media"
@@ -30,7 +30,11 @@ def test_the_stream_is_greedy_decoding(bundled):
 def test_many_media_and_turns(bundled):
     first = ask(PICTURE, CLIP, PICTURE)
     answer = "".join(bundled.chat(first))
-    second = [*first, {"role": "assistant", "content": answer}, {"role": "user", "content": "What colour is it?"}]
+    second = [
+        *first,
+        {"role": "assistant", "content": answer},
+        {"role": "user", "content": "What colour is it?"},
+    ]
     assert answer.strip() and "".join(bundled.chat(second)).strip()
 
 
@@ -45,7 +49,13 @@ def test_media_change_the_answer_scores(bundled):
 
 
 def test_sampling_repeats_with_a_seed(bundled):
-    settings = {"temperature": 5.0, "top_p": 1.0, "top_k": 50, "repetition_penalty": 1.1, "max_new_tokens": 24}
+    settings = {
+        "temperature": 5.0,
+        "top_p": 1.0,
+        "top_k": 50,
+        "repetition_penalty": 1.1,
+        "max_new_tokens": 24,
+    }
     same = {"".join(bundled.chat(ask(PICTURE), seed=5, **settings)) for _ in range(2)}
     others = {"".join(bundled.chat(ask(PICTURE), seed=seed, **settings)) for seed in range(6)}
     assert len(same) == 1 and len(others) > 1
@@ -81,6 +91,37 @@ def test_bad_conversations(bundled, messages, expected):
     with pytest.raises(PromptError, match=expected):
         next(bundled.chat(messages))
     assert "".join(bundled.chat(ask(PICTURE))).strip(), "the next request works"
+
+
+def test_a_file_that_an_earlier_message_needs(bundled, tmp_path):
+    gone = {"type": "image", "path": tmp_path / "gone.png"}
+    later = [
+        *ask(PICTURE),
+        {"role": "assistant", "content": "a heart"},
+        *ask(gone),
+        {"role": "assistant", "content": "a star"},
+    ]
+    with pytest.raises(
+        MediaError, match=r"'gone.png' does not exist, though message 2 of this .*; undo back to that message"
+    ):
+        next(bundled.chat([*later, *ask()]))
+    with pytest.raises(MediaError, match=r"'gone.png' does not exist; please upload it again"):
+        next(bundled.chat([*ask(PICTURE), {"role": "assistant", "content": "a heart"}, *ask(gone)]))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image", "image": 3},
+        {"type": "video", "video": Image.new("RGB", (9, 9))},
+        {**CLIP, "num_frames": "many"},
+        {**CLIP, "start_s": "0:05"},
+        {**CLIP, "end_s": []},
+    ],
+)
+def test_parts_of_a_wrong_kind(bundled, part):
+    with pytest.raises(PromptError, match=r"must be"):
+        next(bundled.chat(ask(part)))
 
 
 def test_bad_sampling(bundled):

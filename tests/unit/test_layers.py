@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from core.layers import Attention, Connector, FeedForward, FullAttention, MultimodalAdaLN, RMSNorm, rotary_table
+from core.layers import (
+    Attention,
+    Connector,
+    FeedForward,
+    FullAttention,
+    MultimodalAdaLN,
+    RMSNorm,
+    rotary_table,
+)
 from core.layers.attention import eager_attention, grouped_attention
 from core.layers.embeddings import unpatchify
 from core.layers.rotary import apply_rotary
@@ -104,14 +112,16 @@ def test_unpatchify_has_the_channel_slowest():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_an_mlp_in_pieces_gives_the_same_numbers(dtype):
+def test_an_mlp_in_chunks_gives_the_same_numbers(dtype):
     torch.manual_seed(0)
     mlp, x = FeedForward(32, 64, "silu").to(dtype), torch.randn(2, 37, 32, dtype=dtype)
     with torch.no_grad():
-        mlp.piece = 0
+        mlp.chunk_size = 0
         whole = mlp(x)
-        for piece in (1, 10, 37, 74):
-            mlp.piece = piece
+        for chunk_size in (1, 10, 37, 74):
+            mlp.chunk_size = chunk_size
             assert torch.allclose(mlp(x), whole, atol=1e-6 if dtype == torch.float32 else 1e-2)
-    mlp.piece = 10
-    assert torch.allclose(mlp(x), whole, atol=1e-6 if dtype == torch.float32 else 1e-2), "with gradients, in one piece"
+    mlp.chunk_size = 10
+    assert torch.allclose(mlp(x), whole, atol=1e-6 if dtype == torch.float32 else 1e-2), (
+        "with gradients, in one chunk"
+    )

@@ -12,7 +12,9 @@ from core.model import masks
 from core.model.anyres import pack_tiles, plan_grid, video_token_count
 
 IMAGE, VIDEO = 900, 901
-segments = st.lists(st.tuples(st.sampled_from(["text", "image", "video"]), st.integers(1, 6)), min_size=1, max_size=6)
+segments = st.lists(
+    st.tuples(st.sampled_from(["text", "image", "video"]), st.integers(1, 6)), min_size=1, max_size=6
+)
 
 
 def sequence(parts: list[tuple[str, int]]):

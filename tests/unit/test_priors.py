@@ -1,4 +1,4 @@
-"""Priors: every part computes what its specialist computed, and what cannot be expressed is refused."""
+"""Priors: every part computes what its prior computed, and what cannot be expressed is refused."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from transformers.models.qwen2 import Qwen2Config
 from core import HaploOmni
 from core.errors import CheckpointError, ConfigError
 from core.layers import FullAttention, MultimodalAdaLN
+from core.weights.prior_loading import load_prior, load_tokenizer
 from core.weights.priors import build_from_priors, frozen_time, main
-from core.weights.specialists import load_prior, load_tokenizer
 
 TIMESTEP = 300
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "priors"
@@ -34,13 +34,29 @@ def tiny_language(vocab_size: int = 64, **changes) -> Qwen2ForCausalLM:
     sizes = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 6}
     rope = {"rope_type": "default", "rope_theta": 5000.0}
     return Qwen2ForCausalLM(
-        Qwen2Config(**{**sizes, "num_key_value_heads": 2, "vocab_size": vocab_size, "rope_parameters": rope, **changes})
+        Qwen2Config(
+            **{
+                **sizes,
+                "num_key_value_heads": 2,
+                "vocab_size": vocab_size,
+                "rope_parameters": rope,
+                **changes,
+            }
+        )
     )
 
 
 def tiny_video(**changes) -> CogVideoXTransformer3DModel:
-    sizes = {"num_attention_heads": 4, "attention_head_dim": 16, "num_layers": 2, "text_embed_dim": 24, "max_text_seq_length": 5}
-    return CogVideoXTransformer3DModel(**{**sizes, "sample_width": 8, "sample_height": 8, "sample_frames": 9, **changes})
+    sizes = {
+        "num_attention_heads": 4,
+        "attention_head_dim": 16,
+        "num_layers": 2,
+        "text_embed_dim": 24,
+        "max_text_seq_length": 5,
+    }
+    return CogVideoXTransformer3DModel(
+        **{**sizes, "sample_width": 8, "sample_height": 8, "sample_frames": 9, **changes}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +80,12 @@ def test_pre_part_is_the_clip_encoder_on_patch_tokens(priors, built):
     vision, core = priors[0], built.model
     pixels = torch.randn(2, 3, 42, 42)
     patches = (
-        vision.embeddings.patch_embedding(pixels).flatten(2).transpose(1, 2) + vision.embeddings.position_embedding.weight[1:]
+        vision.embeddings.patch_embedding(pixels).flatten(2).transpose(1, 2)
+        + vision.embeddings.position_embedding.weight[1:]
     )
     expected = vision.encoder(inputs_embeds=vision.pre_layrnorm(patches)).last_hidden_state
     places = torch.arange(9).expand(2, -1)
-    found = core.encode(core.patch_embed(pixels) + core.pre_pos_embed, places, FullAttention())
+    found = core.forward_pre(core.patch_embed(pixels) + core.pre_pos_embed, places, FullAttention())
     assert torch.allclose(found, expected, atol=1e-4) and expected.std() > 0.1
 
 
@@ -92,7 +109,9 @@ class Forced(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         condition = torch.arange(x.shape[1])[:, None] < self.text
-        return torch.where(condition, torch.tensor([-50.0, 50.0]), torch.tensor([50.0, -50.0])).expand(len(x), -1, -1)
+        return torch.where(condition, torch.tensor([-50.0, 50.0]), torch.tensor([50.0, -50.0])).expand(
+            len(x), -1, -1
+        )
 
 
 @torch.no_grad()
@@ -100,7 +119,9 @@ class Forced(nn.Module):
 def test_post_part_is_cogvideox_at_the_frozen_time(activation, priors):
     video = tiny_video(activation_fn=activation).eval()
     video.load_state_dict(priors[2].state_dict())
-    model = build_from_priors(*priors[:2], video, image_token=60, video_token=61, frozen_timestep=TIMESTEP).eval()
+    model = build_from_priors(
+        *priors[:2], video, image_token=60, video_token=61, frozen_timestep=TIMESTEP
+    ).eval()
     core = model.model
     layers = core.layers[-core.post.num_hidden_layers :]
     for module in layers.modules():
@@ -115,7 +136,9 @@ def test_post_part_is_cogvideox_at_the_frozen_time(activation, priors):
     found = core.run(layers, core.post, torch.cat([text, noise], dim=1), places, FullAttention())
     assert torch.allclose(found[:, 5:], drawn, atol=1e-4) and torch.allclose(found[:, :5], read, atol=1e-4)
     expected = video.proj_out(video.norm_out(video.norm_final(drawn), temb=time))
-    assert torch.allclose(model.proj_out(model.norm_out(model.norm_final(found[:, 5:]), temb=time)), expected, atol=1e-4)
+    assert torch.allclose(
+        model.proj_out(model.norm_out(model.norm_final(found[:, 5:]), temb=time)), expected, atol=1e-4
+    )
 
 
 @torch.no_grad()
@@ -131,21 +154,25 @@ def test_words_survive_the_first_connector_as_well_as_its_width_allows(priors, b
     words, core = priors[1].get_input_embeddings().weight, built.model
     back = core.embed_tokens.weight @ core.pre_connector.affine.weight.T
     strengths = torch.linalg.svdvals(words)
-    best = strengths[core.pre.hidden_size :].square().sum().sqrt()  # Eckart-Young: no map of this width loses less
+    best = (
+        strengths[core.pre.hidden_size :].square().sum().sqrt()
+    )  # Eckart-Young: no map of this width loses less
     assert abs(torch.linalg.norm(words - back) - best) < 1e-3 * torch.linalg.norm(words)
 
 
 def test_foreign_priors_are_refused_with_both_values(priors):
     vision, language, video = priors
+    rotary = tiny_video(use_rotary_positional_embeddings=True)
+    geglu = tiny_video(activation_fn="geglu")
     tokens = {"image_token": 60, "video_token": 61}
     words = CLIPTextModel(CLIPTextConfig(num_hidden_layers=1, vocab_size=64))
     cases = [
         ((words, language, video), tokens, "CLIPTextModel.*CLIPVisionModel"),
         ((tiny_vision(hidden_size=64), language, video), tokens, "64 wide.*48"),
         ((vision, language, tiny_video(in_channels=8)), tokens, "in_channels = 8.*16"),
-        ((vision, language, tiny_video(use_rotary_positional_embeddings=True)), tokens, "rotary.*True.*False"),
+        ((vision, language, rotary), tokens, "rotary.*True.*False"),
         ((vision, language, tiny_video(time_embed_dim=64)), tokens, "time_embed_dim = 64.*512"),
-        ((vision, language, tiny_video(activation_fn="geglu")), tokens, "activation_fn = geglu.*gelu-approximate"),
+        ((vision, language, geglu), tokens, "activation_fn = geglu.*gelu-approximate"),
         ((vision, language, video), {**tokens, "video_token": 64}, "60 and 64.*64 embeddings"),
         ((vision, language, video), {**tokens, "frozen_timestep": 1000}, "1000.*999"),
     ]  # fmt: skip
@@ -155,8 +182,16 @@ def test_foreign_priors_are_refused_with_both_values(priors):
 
 
 def test_a_whole_clip_gives_its_vision_and_a_cut_one_is_refused(priors, tmp_path):
-    text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 64}
-    whole = CLIPModel(CLIPConfig(text_config=text, vision_config=priors[0].config.to_dict(), projection_dim=8))
+    text = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "vocab_size": 64,
+    }
+    whole = CLIPModel(
+        CLIPConfig(text_config=text, vision_config=priors[0].config.to_dict(), projection_dim=8)
+    )
     whole.save_pretrained(tmp_path / "whole")
     found = load_prior(CLIPVisionModel, str(tmp_path / "whole"))
     layer, own = (model.encoder.layers[1].mlp.fc1.weight for model in (found, whole.vision_model))
@@ -173,11 +208,15 @@ def test_a_whole_clip_gives_its_vision_and_a_cut_one_is_refused(priors, tmp_path
 
 
 def test_a_tokenizer_without_media_tokens_gets_them(tmp_path):
-    bare = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"hello": 0, "[UNK]": 1}, "[UNK]")), unk_token="[UNK]")
+    bare = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel({"hello": 0, "[UNK]": 1}, "[UNK]")), unk_token="[UNK]"
+    )
     bare.save_pretrained(tmp_path / "bare")
     tokenizer = load_tokenizer(str(tmp_path / "bare"))
     ids = tokenizer.convert_tokens_to_ids(["<image>", "<video>", "<|im_start|>", "<|im_end|>"])
-    assert sorted(ids) == [2, 3, 4, 5] and tokenizer("<image>", add_special_tokens=False)["input_ids"] == ids[:1]
+    assert (
+        sorted(ids) == [2, 3, 4, 5] and tokenizer("<image>", add_special_tokens=False)["input_ids"] == ids[:1]
+    )
     with pytest.raises(CheckpointError, match="no tokenizer"):
         load_tokenizer(str(tmp_path))
 

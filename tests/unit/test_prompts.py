@@ -25,12 +25,24 @@ def test_control_tokens_in_text_stay_text(bundled):
     assert EVIL in bundled.processor.decode(attacked)
 
 
-@given(st.text(max_size=40))
-@settings(max_examples=50, deadline=None)
+@given(st.text(st.characters(exclude_categories=()), max_size=40))
+@settings(max_examples=100, deadline=None)
 def test_any_text_keeps_the_frame(bundled, text):
     ids = bundled.processor([{"role": "user", "content": text}])["input_ids"][0].tolist()
     frame = bundled.processor([{"role": "user", "content": ""}])["input_ids"][0].tolist()
     assert specials(bundled.processor, ids) == specials(bundled.processor, frame)
+
+
+def test_half_characters_and_control_characters(bundled):
+    def read(text, role="user"):
+        return bundled.processor.decode(bundled.processor([{"role": role, "content": text}])["input_ids"][0])
+
+    for role in ("system", "user", "assistant"):
+        assert read("who \ud83d are you", role) == read("who \ufffd are you", role)
+        assert read("\ud83d\ude00", role) == read("\U0001f600", role), (
+            "two halves sent apart are one character"
+        )
+        assert read("a\0b\x1b[1m\tc\n", role) == read("ab[1m\tc\n", role)
 
 
 def test_a_plain_template_renders_as_usual(reference_processor):

@@ -25,7 +25,9 @@ def test_the_python_block_runs(tmp_path):
 
 @pytest.mark.parametrize("script", ["chat.py", "text_to_video.py"])
 def test_example_scripts_run(script, tmp_path):
-    done = subprocess.run([sys.executable, ROOT / "examples" / script], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / script], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0 and done.stdout.strip(), done.stderr
 
 
@@ -33,12 +35,12 @@ def test_example_scripts_run(script, tmp_path):
     "module",
     [
         "core.training",
-        "core.training.ablate",
+        "core.training.ablation",
         "core.evaluation",
         "core.weights.priors",
         "quantization",
         "quantization.export",
-        "quantization.synthesize",
+        "quantization.random_checkpoint",
         "tests.bench",
         "tests.bench.gpu",
         "tests.bench.quality",
@@ -74,8 +76,8 @@ def commands(module: str) -> list[list[str]]:
 
 
 def test_shown_training_commands_are_understood():
-    from core.training.__main__ import build_course, build_parser
-    from core.training.stages import preset
+    from core.training.__main__ import build_parser, build_run
+    from core.training.stages.presets import preset
 
     shown = commands("core.training")
     assert len(shown) >= 5
@@ -83,10 +85,10 @@ def test_shown_training_commands_are_understood():
         options = build_parser().parse_args(words)
         assert preset(options.preset)
         if not (options.checkpoint or options.vision or options.data):
-            assert build_course(options).stages
-    from core.training.ablate import build_parser as ablation
+            assert build_run(options).steps
+    from core.training.ablation.__main__ import build_parser as ablation
 
-    assert [ablation().parse_args(words) for words in commands("core.training.ablate")]
+    assert [ablation().parse_args(words) for words in commands("core.training.ablation")]
 
 
 def test_shown_memory_commands_are_understood():

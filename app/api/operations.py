@@ -1,0 +1,20 @@
+"""Whether the program works, for whoever watches it."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from app.engine.engine import Engine
+from app.engine.health import state_of
+
+
+def add_health_route(app: FastAPI, engine: Engine) -> None:
+    """Answer ``GET /health``: 200 while jobs are taken, 503 once none will be run any more."""
+
+    async def health(_: Request) -> JSONResponse:
+        state = state_of(engine)
+        return JSONResponse(state, 503 if state["state"] == "stopped" else 200)
+
+    app.add_route("/health", health, methods=["GET"])

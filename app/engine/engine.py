@@ -1,0 +1,282 @@
+"""The engine owns the one loaded model and gives its jobs turns of one step, in its own thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from app.engine.jobs import Event, Finished, Job, Queued, State
+from app.engine.turns import Lane, Turns
+from core.errors import BusyError, StoppedError
+
+if TYPE_CHECKING:
+    from core import HaploOmni
+
+logger = logging.getLogger(__name__)
+HEARTBEAT_S = 0.5
+# how many run at once: every chat holds a cache, and a second clip would only slow the first
+PLACES = {Lane.CHAT: 4, Lane.CLIP: 1}
+CLOSING_S = 30.0  # how long closing waits for the running step
+SHUTTING_DOWN = "The program is shutting down."
+STOPPED = "The model has stopped working; please restart the program."
+
+
+class Engine:
+    """Jobs in, events out; knows nothing of the page.
+
+    Whatever a job's work, its closing or its listener raises ends that job alone.
+    Listeners are called without a lock, so that they may submit and cancel.
+
+    Args:
+        omni: the loaded model; jobs get it, nothing else touches it.
+        max_queue: waiting jobs before :class:`BusyError`.
+        max_per_visitor: jobs of one owner, running and waiting, before it.
+        places: how many jobs of each lane run together; the others wait.
+    """
+
+    def __init__(
+        self,
+        omni: HaploOmni,
+        max_queue: int = 16,
+        max_per_visitor: int = 4,
+        places: Mapping[Lane, int] | None = None,
+    ) -> None:
+        self.omni = omni
+        self.max_queue = max_queue
+        self.max_per_visitor = max_per_visitor
+        self.places = {**PLACES, **(places or {})}
+        self._waiting: list[Job] = []
+        self._turns: Turns[Job] = Turns()
+        self._wake = threading.Condition()
+        self._closed = False
+        self._trouble = ""
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._thread.start()
+
+    def submit(
+        self,
+        work: Callable[[HaploOmni], Iterator[Any]],
+        on_event: Callable[[Event], object],
+        preemptible: bool = False,
+        lane: Lane = Lane.CLIP,
+        owner: str = "",
+    ) -> Job:
+        """Queue ``work(omni)``; ``on_event`` gets its events in order, from one thread at a time.
+
+        Its turns come as :class:`Turns` shares them out.
+
+        A ``preemptible`` job is cancelled as soon as another is submitted.
+
+        Raises:
+            BusyError: the queue is full, or the owner has enough in it.
+            StoppedError: the engine runs no jobs any more.
+        """
+        self._refuse_when_stopped()
+        job = Job(lambda: work(self.omni), on_event, preemptible, lane, owner, self._leave)
+        with self._wake:
+            others = [*self._turns.jobs, *self._waiting]
+        for other in others:
+            if other.preemptible:
+                other.cancel()
+        with self._wake:
+            self._refuse_when_stopped()
+            self._refuse_when_full(owner)
+            job.rank = sum(other.lane is lane for other in self._of_owner(owner))
+            self._waiting.append(job)
+            told = self._post_places()
+            self._wake.notify()
+        deliver(told)
+        return job
+
+    async def stream(
+        self, work: Callable[[HaploOmni], Iterator[Any]], lane: Lane = Lane.CLIP, owner: str = ""
+    ) -> AsyncGenerator[Event | None, None]:
+        """Run a job and relay its events into an async handler; None is a heartbeat.
+
+        However the handler ends (stop, error, a closed browser), the job is cancelled and frees the engine
+        within a step.
+        Read it inside ``contextlib.aclosing``. A full queue is a failed job like any other.
+        """
+        loop = asyncio.get_running_loop()
+        events = asyncio.Queue[Event]()
+        try:
+            job = self.submit(
+                work,
+                lambda event: loop.call_soon_threadsafe(events.put_nowait, event),
+                lane=lane,
+                owner=owner,
+            )
+        except (BusyError, StoppedError) as error:
+            yield Finished(State.FAILED, error)
+            return
+        getting: asyncio.Task[Event] | None = None
+        try:
+            while True:
+                # asyncio.wait, since before Python 3.12 asyncio.wait_for forgets a cancel that meets an event
+                getting = getting or asyncio.create_task(events.get())
+                done, _ = await asyncio.wait({getting}, timeout=HEARTBEAT_S)
+                if not done:
+                    if not self.alive:
+                        job.tell(Finished(State.FAILED, StoppedError(self.trouble)))
+                    yield None
+                    continue
+                event, getting = getting.result(), None
+                yield event
+                if isinstance(event, Finished):
+                    return
+        finally:
+            job.cancel()
+            if getting is not None:
+                getting.cancel()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is running."""
+        return len(self._turns) > 0
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs stand in the queue."""
+        return len(self._waiting)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread that runs the jobs is there."""
+        return self._thread.is_alive()
+
+    @property
+    def trouble(self) -> str:
+        """Why no job will be run any more, in a sentence; empty while all is well."""
+        return self._trouble or ("" if self.alive else STOPPED)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether jobs are taken and will be run."""
+        return not self.trouble
+
+    def close(self) -> None:
+        """End every waiting job at once and the running ones at their next steps, then the thread."""
+        with self._wake:
+            self._closed = True
+            self._trouble = self._trouble or SHUTTING_DOWN
+            ending = list(self._waiting)
+            self._waiting.clear()
+            running = self._turns.jobs
+            self._wake.notify()
+        stopped = Finished(State.CANCELLED, StoppedError(SHUTTING_DOWN))
+        for job in ending:
+            job.post(stopped)
+        deliver(ending)
+        for job in running:
+            job.cancel()
+        if threading.current_thread() is self._thread:
+            return  # a listener closes the engine: its job ends when the listener returns
+        self._thread.join(timeout=CLOSING_S)
+        for job in running:
+            job.tell(stopped)  # for a step that has not come back; otherwise it has ended long ago
+
+    def _work(self) -> None:
+        """The thread: one turn after another until closed. Jobs raise nothing: what arrives here is ours."""
+        try:
+            while self._one_turn():
+                pass
+        except BaseException as error:
+            logger.critical("the engine's thread ended", exc_info=error)
+        with self._wake:
+            self._closed = True
+            self._trouble = self._trouble or STOPPED
+            ending = [*self._turns.jobs, *self._waiting]
+            self._turns = Turns()
+            self._waiting.clear()
+        for job in ending:
+            job.post(Finished(State.FAILED, StoppedError(self.trouble)))
+        deliver(ending)
+
+    def _one_turn(self) -> bool:
+        """Wait for work and give one turn; False once closed.
+
+        Its own function, so that no ended job is held while waiting.
+        """
+        with self._wake:
+            told = self._admit()
+            while not len(self._turns) and not self._closed:
+                self._wake.wait()
+                told = self._admit()
+            job = self._next()
+        deliver(told)
+        if job is None:
+            return False
+        began_s = time.monotonic()
+        goes_on = job.turn()
+        seconds = time.monotonic() - began_s
+        with self._wake:
+            self._turns.charge(job, seconds)
+            if not goes_on:
+                self._turns.remove(job)
+        return True
+
+    def _next(self) -> Job | None:
+        """Whose turn it is; who was asked to stop does so first, which takes no time."""
+        stopping = [job for job in self._turns.jobs if job.cancelled]
+        return stopping[0] if stopping else self._turns.next()
+
+    def _admit(self) -> list[Job]:
+        """Let waiting jobs run as far as there are places; returns who must be told of a new place."""
+        admitted = False
+        for lane, places in self.places.items():
+            for job in self._line(lane)[: max(0, places - self._turns.running(lane))]:
+                self._waiting.remove(job)
+                self._turns.add(job, lane, job.owner or f"job {id(job)}")
+                admitted = True
+        return self._post_places() if admitted else []
+
+    def _line(self, lane: Lane) -> list[Job]:
+        """Who waits in a lane, in the order of their turns: nobody's second job goes before others' first."""
+        return sorted((job for job in self._waiting if job.lane is lane), key=lambda job: job.rank)
+
+    def _of_owner(self, owner: str) -> list[Job]:
+        """A visitor's jobs, running and waiting; none of nobody's."""
+        return [job for job in (*self._turns.jobs, *self._waiting) if owner and job.owner == owner]
+
+    def _refuse_when_stopped(self) -> None:
+        if self.trouble:
+            raise StoppedError(self.trouble)
+
+    def _refuse_when_full(self, owner: str) -> None:
+        if len(self._waiting) >= self.max_queue:
+            raise BusyError(f"{len(self._waiting)} jobs are waiting already; please try again in a minute.")
+        own = len(self._of_owner(owner))
+        if own >= self.max_per_visitor:
+            raise BusyError(
+                f"{own} of your jobs are running or waiting already; stop one, or wait until one has ended."
+            )
+
+    def _leave(self, job: Job) -> None:
+        """A job cancelled while waiting leaves the line at once, so that it takes nobody's place."""
+        with self._wake:
+            if job not in self._waiting:
+                return
+            self._waiting.remove(job)
+            for other in self._of_owner(job.owner):
+                other.rank -= other.lane is job.lane and other.rank > job.rank
+            job.post(Finished(State.CANCELLED, job.deafened))
+            told = self._post_places()
+        deliver([job, *told])
+
+    def _post_places(self) -> list[Job]:
+        """Post everybody's place in the line; the caller delivers once the lock is released."""
+        for lane, places in self.places.items():
+            full = self._turns.running(lane) - places + 1
+            for place, job in enumerate(self._line(lane)):
+                job.post(Queued(max(0, full + place)))
+        return list(self._waiting)
+
+
+def deliver(jobs: Iterable[Job]) -> None:
+    """Tell the listeners of all these jobs what is in their lines."""
+    for job in jobs:
+        job.deliver()

@@ -1,0 +1,1 @@
+"""What comes before the model: versions, address, folders, surroundings. Imports nothing heavy."""

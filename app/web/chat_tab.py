@@ -1,0 +1,249 @@
+"""The chat about pictures and clips: one component, used by two tabs with settings of their own.
+
+The conversation lives in the visitor's own server-side state, never in what the browser sends back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import gradio as gr
+
+from app.services.chat import MAX_FRAMES, ChatService, chat_sampling, clip_settings
+from app.services.conversation import Conversation, Message, to_chatbot
+from app.services.following import Status
+from app.web.forms import PRIVATE, as_typed, errors_as_sentences, page_error, visitor
+from core.requests import Sampling
+
+UPDATE_S = 0.06
+WHOLE_TEXTS = 2**31 - 1  # longer texts than this are pasted as files, which the model cannot read
+UNREAD = "A file of an earlier question is no longer kept and was not read."
+_SKIP = object()
+
+
+class ChatTab:
+    """Builds one chat and handles its events.
+
+    Args:
+        chat: answers.
+        name: prefix of element ids.
+        placeholder: what the empty chat says.
+        examples: rows for the box, ``[{"text", "files"}]``.
+        clip_settings_open: show the clip settings at once (the video tab).
+    """
+
+    def __init__(
+        self,
+        chat: ChatService,
+        name: str,
+        placeholder: str,
+        examples: list[list[dict[str, Any]]],
+        clip_settings_open: bool,
+    ) -> None:
+        self.chat = chat
+        # a function and no method: Gradio copies it deeply for every visitor, and with a method the model
+        self.conversation = gr.State(Conversation(), delete_callback=lambda gone: chat.forget(gone))
+        self.returned = gr.State(None)
+        self._build_chat(name, placeholder)
+        gr.Examples(examples, inputs=[self.box], label="Try one", examples_per_page=6)
+        with gr.Accordion("Clips: how much to look at", open=clip_settings_open), gr.Row():
+            self._build_clip_settings(name)
+        with gr.Accordion("Answers", open=False):
+            self._build_answer_settings()
+        self._wire()
+
+    def _build_chat(self, name: str, placeholder: str) -> None:
+        self.chatbot = gr.Chatbot(
+            elem_id=f"{name}-chatbot",
+            elem_classes="chatbot-box",
+            height="calc(100dvh - 500px)",
+            min_height=320,
+            placeholder=placeholder,
+            label="Conversation",
+            show_label=False,
+            allow_tags=False,
+            buttons=["copy"],
+        )
+        self.status = gr.HTML("", elem_id=f"{name}-status", elem_classes="status")
+        self.box = gr.MultimodalTextbox(
+            elem_id=f"{name}-box",
+            file_count="multiple",
+            placeholder="Add pictures or clips with the paper clip, then ask about them (Enter sends)",
+            label="Your message",
+            show_label=False,
+            max_plain_text_length=WHOLE_TEXTS,
+        )
+        with gr.Row():
+            self.again = gr.Button("Ask again", size="sm", elem_id=f"{name}-again")
+            self.undo = gr.Button("Undo", size="sm", elem_id=f"{name}-undo")
+            self.clear = gr.Button("Clear", size="sm", elem_id=f"{name}-clear")
+
+    def _build_clip_settings(self, name: str) -> None:
+        usual = self.chat.engine.omni.profile.chat.num_frames
+        self.frames = gr.Slider(
+            1,
+            max(MAX_FRAMES, usual),
+            usual,
+            step=1,
+            label="Frames to look at",
+            elem_id=f"{name}-frames",
+        )
+        self.start = gr.Number(0, minimum=0, label="From second", elem_id=f"{name}-start")
+        self.end = gr.Number(0, minimum=0, label="To second (0: the end)", elem_id=f"{name}-end")
+
+    def _build_answer_settings(self) -> None:
+        usual = self.chat.engine.omni.profile.chat
+        with gr.Row():
+            self.length = gr.Slider(
+                1,
+                max(1024, usual.max_new_tokens),
+                usual.max_new_tokens,
+                step=1,
+                label="Longest answer, in tokens",
+            )
+            self.temperature = gr.Slider(
+                0,
+                max(2, usual.temperature),
+                usual.temperature,
+                step=0.05,
+                label="Temperature (0: always the likeliest)",
+            )
+            self.top_p = gr.Slider(0.05, 1, 1.0, step=0.05, label="Top-p")
+        with gr.Row():
+            self.top_k = gr.Slider(0, 100, 0, step=1, label="Top-k (0: off)")
+            self.penalty = gr.Slider(0.8, 2, 1.0, step=0.05, label="Repetition penalty")
+            self.seed = gr.Number(0, precision=0, minimum=0, label="Seed (0: a new one each time)")
+
+    def _wire(self) -> None:
+        clip = [self.frames, self.start, self.end]
+        answer = [self.length, self.temperature, self.top_p, self.top_k, self.penalty, self.seed]
+        for field in (*clip, *answer):
+            as_typed(field)
+        outputs = [self.chatbot, self.conversation, self.box, self.status]
+        replies = [*outputs, self.returned]
+        sent = self.box.submit(self.send, [self.box, self.conversation, *clip, *answer], replies, **PRIVATE)
+        asked = self.again.click(self.ask_again, [self.conversation, *answer], replies, **PRIVATE)
+        given_back = [self.box, self.returned]
+        for reply in (sent, asked):
+            # failure: in the browser, then is not told of an error
+            reply.failure(self.give_back, given_back, given_back, queue=False, **PRIVATE)
+        # what follows comes after the cancel, so that no late piece of an answer can overwrite it
+        cancel: dict[str, Any] = {"fn": None, "cancels": [sent, asked], "queue": False}
+        self.box.stop(**cancel).then(
+            self.after_stop,
+            [self.conversation],
+            [self.chatbot, self.box, self.status],
+            queue=False,
+            **PRIVATE,
+        )
+        undone = [self.conversation, self.box]
+        self.undo.click(**cancel).then(self.undo_last, undone, outputs, queue=False, **PRIVATE)
+        for clearing in (self.clear.click, self.chatbot.clear):
+            clearing(**cancel).then(self.clear_all, self.conversation, outputs, queue=False, **PRIVATE)
+
+    # -- handlers
+
+    async def send(self, message, conversation, frames, start_s, end_s, *answer) -> AsyncIterator[tuple]:
+        """A new message: checked first, so that on an error nothing changes and the typed text stays."""
+        typed = message or {}
+        with errors_as_sentences():
+            sampling = chat_sampling(*answer)
+            clips = clip_settings(frames, start_s, end_s)
+            files = typed.get("files") or []
+            asked = await asyncio.to_thread(self.chat.message, typed.get("text"), files, clips)
+        async for piece in self._reply(conversation.with_message(asked), conversation, message, sampling):
+            yield piece
+
+    async def ask_again(self, conversation, *answer) -> AsyncIterator[tuple]:
+        """The last question once more; what was typed meanwhile stays in the box."""
+        last = conversation.last_question
+        if last is None:
+            raise gr.Error("There is no question to ask again yet.", print_exception=False)
+        with errors_as_sentences():
+            sampling = chat_sampling(*answer)
+        async for piece in self._reply(conversation.before(last + 1), conversation, None, sampling):
+            yield piece
+
+    async def _reply(
+        self,
+        conversation: Conversation,
+        before: Conversation,
+        message: dict[str, Any] | None,
+        sampling: Sampling,
+    ) -> AsyncIterator[tuple]:
+        """Stream an answer; on an error everything is as ``before`` and the message returns to the box."""
+        emptied: dict[str, Any] = {} if message is None else {"value": None}
+        box = gr.MultimodalTextbox(submit_btn=False, stop_btn=True, **emptied)
+        yield update(to_chatbot(conversation), conversation, box, "Reading…")
+        words = ""
+        painted_s = 0.0
+        try:
+            readable = self.chat.readable(conversation)
+            async with aclosing(self.chat.answer(readable, sampling, visitor())) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, Status):
+                        yield update(status=piece.text or _SKIP)
+                        continue
+                    words = piece
+                    if time.monotonic() - painted_s >= UPDATE_S:
+                        painted_s = time.monotonic()
+                        now = conversation.with_answer(words)
+                        yield update(to_chatbot(now), now, status="Answering…")
+        except Exception as error:
+            told = page_error(error)
+            yield update(to_chatbot(before), before, open_box(), "", message)
+            raise told from None
+        answered = conversation.with_answer(words or "(no words)")
+        yield update(to_chatbot(answered), answered, open_box(), "" if readable == conversation else UNREAD)
+
+    def give_back(self, box, returned):
+        """After a failure: the message stands in the box again, before what was typed there meanwhile."""
+        if returned is None:
+            return gr.skip(), gr.skip()
+        return open_box(value=joined(returned, box)), None
+
+    def after_stop(self, conversation):
+        """After a stop: the partial answer stays, the box is open again."""
+        return to_chatbot(conversation), open_box(), "Stopped."
+
+    def undo_last(self, conversation, box):
+        """Take back the last question with its answer; it returns to the box, before what was typed there."""
+        last = conversation.last_question
+        if last is None:
+            return [], Conversation(), open_box(), ""
+        left = conversation.before(last)
+        value = joined(to_textbox(conversation.messages[last]), box)
+        return to_chatbot(left), left, open_box(value=value), ""
+
+    def clear_all(self, conversation):
+        """A fresh conversation; what was typed stays in the box."""
+        self.chat.forget(conversation)
+        return [], Conversation(), open_box(), ""
+
+
+def update(chat=_SKIP, conversation=_SKIP, box=_SKIP, status=_SKIP, returned=None) -> tuple:
+    """One piece of a reply; what is not named stays as it is on the page."""
+    values = (chat, conversation, box, status, returned)
+    return tuple(gr.skip() if value is _SKIP else value for value in values)
+
+
+def open_box(**changed: Any) -> gr.MultimodalTextbox:
+    """The box while nothing is answered: a message can be sent."""
+    return gr.MultimodalTextbox(submit_btn=True, stop_btn=False, **changed)
+
+
+def to_textbox(message: Message) -> dict[str, Any]:
+    """A message of the user as the box holds it."""
+    return {"text": message.text, "files": message.paths}
+
+
+def joined(first: dict[str, Any], draft: dict[str, Any] | None) -> dict[str, Any]:
+    """A message that returns to the box, before what was typed there meanwhile."""
+    draft = draft or {}
+    words = [words for words in (first.get("text"), draft.get("text")) if words]
+    files = [*(first.get("files") or []), *(draft.get("files") or [])]
+    return {"text": "\n".join(words), "files": list(dict.fromkeys(files))}

@@ -1,0 +1,78 @@
+"""Folders that are made, written to and left as they were."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tempfile
+
+import pytest
+
+from app.startup.folders import OwnFolder, check_folder
+from core.errors import HaploOmniError
+from tests.app.startup.helpers import one_sentence
+
+
+@pytest.mark.parametrize(
+    "name", ["{file}", "{file}/below", "{file}/far/below", "{new}/" + "x" * 300, "a\0b", "~nosuchuser/x"]
+)
+def test_folders_that_cannot_be(tmp_path, a_file, name):
+    with pytest.raises(HaploOmniError, match="--outputs") as caught:
+        check_folder(name.format(file=a_file, new=tmp_path / "new"), "--outputs")
+    assert one_sentence(str(caught.value)) and len(str(caught.value)) < 300
+    assert list(tmp_path.iterdir()) == [a_file] and a_file.read_text() == "kept"
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
+    def refuse(**_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(HaploOmniError, match="read-only file system"):
+        check_folder(str(tmp_path / "a" / "b"), "--outputs")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_made_and_left_empty(tmp_path):
+    folder = check_folder(str(tmp_path / "a" / "ü b"), "--outputs")
+    assert folder == (tmp_path / "a" / "ü b").resolve()
+    assert list(folder.iterdir()) == []
+
+
+def test_every_program_has_a_folder_of_its_own(tmp_path):
+    first, second = {"GRADIO_TEMP_DIR": str(tmp_path)}, {"GRADIO_TEMP_DIR": str(tmp_path)}
+    one, two = OwnFolder(first), OwnFolder(second)
+    assert one.path != two.path
+    assert first["GRADIO_TEMP_DIR"] == str(one.path) and one.path.parent == tmp_path.resolve()
+    if os.name == "posix":
+        assert stat.S_IMODE(one.path.stat().st_mode) == 0o700
+    for folder in (one, two):
+        (folder.path / "upload").mkdir()
+        (folder.path / "upload" / "heart.png").write_text("picture")
+    one.remove()
+    assert not one.path.exists() and first == {"GRADIO_TEMP_DIR": str(tmp_path)}
+    assert (two.path / "upload" / "heart.png").read_text() == "picture"
+    two.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_systems_folder_is_used_when_none_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    environ: dict[str, str] = {}
+    own = OwnFolder(environ)
+    assert own.path.parent == tmp_path.resolve()
+    own.remove()
+    assert environ == {} and list(tmp_path.iterdir()) == []
+
+
+def test_no_place_for_temporary_files(a_file, monkeypatch):
+    with pytest.raises(HaploOmniError, match="GRADIO_TEMP_DIR"):
+        OwnFolder({"GRADIO_TEMP_DIR": str(a_file)})
+
+    def nowhere():
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+    with pytest.raises(HaploOmniError, match="TMPDIR"):
+        OwnFolder({})

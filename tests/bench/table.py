@@ -1,0 +1,12 @@
+"""The table that measurements are printed as."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def row(name: str, fast: float, plain: float, unit: str, against: str) -> str:
+    """A table row with both figures and their ratio."""
+    return f"| {name} | {fast:.3g} {unit} | {plain:.3g} {unit} | {plain / max(fast, 1e-9):.2f}x | {against} |"
