@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 HEARTBEAT_S = 0.5
 # how many run at once: every chat holds a cache, and a second clip would only slow the first
 PLACES = {Lane.CHAT: 4, Lane.CLIP: 1}
-CLOSING_S = 30.0  # how long closing waits for the running step
+CLOSING_S = 3.0  # how long closing waits for the running step
 SHUTTING_DOWN = "The program is shutting down."
 STOPPED = "The model has stopped working; please restart the program."
 

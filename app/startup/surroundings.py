@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, MutableMapping
@@ -30,6 +31,9 @@ OURS_OR_THEIRS = (
 # Gradio reads these at its import, and a wrong one ends the start; the page's own options decide instead
 OVERRULED = ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "GRADIO_NUM_PORTS")
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+SAME_S = 1.0  # signals so close are one request
+LOOK_S = 0.2  # how soon a request is seen
+CLOSING_S = 9.0  # who stops services kills them after ten
 
 
 def ensure_streams() -> None:
@@ -152,11 +156,14 @@ class Ending:
 
     The first signal after :meth:`in_good_order` makes :meth:`wait` return.
     An earlier one, while the model loads, or a second one ends the process at once, after ``clean_up``.
+    Signals within a second count as one: ``make`` passes on to its program what both of them got.
+
+    The handler takes no lock: it may interrupt itself, or whoever holds that lock.
     """
 
     def __init__(self, clean_up: Callable[[], None]) -> None:
         self._clean_up = clean_up
-        self._asked = threading.Event()
+        self._asked_s: float | None = None
         self._in_good_order = False
         self._before: dict[int, Any] = {}
 
@@ -173,9 +180,11 @@ class Ending:
             signal.signal(number, handler)
 
     def _end(self, number: int, _frame: object) -> None:
-        if self._in_good_order and not self._asked.is_set():
-            self._asked.set()
-            return
+        now = time.monotonic()
+        if self._in_good_order:
+            self._asked_s = now if self._asked_s is None else self._asked_s
+            if now - self._asked_s < SAME_S:
+                return
         # no exception: raised inside an import or a library's loop, it may be swallowed
         self._clean_up()
         os._exit(128 + number)
@@ -185,6 +194,17 @@ class Ending:
         self._in_good_order = True
 
     def wait(self) -> None:
-        """Return when a signal asks for the end."""
-        while not self._asked.wait(1.0):
-            pass
+        """Return when a signal asks for the end.
+
+        The process then has :data:`CLOSING_S` to close in good order.
+        A thread that does not come back, such as one in a decoder that hangs, holds up nobody longer.
+        """
+        while self._asked_s is None:
+            time.sleep(LOOK_S)
+        at_latest = threading.Timer(CLOSING_S, self._give_up)
+        at_latest.daemon = True
+        at_latest.start()
+
+    def _give_up(self) -> None:
+        self._clean_up()
+        os._exit(1)

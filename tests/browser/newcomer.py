@@ -63,6 +63,21 @@ def look(page: Page, url: str) -> None:
     page.wait_for_function("document.querySelector('#video-result video').readyState >= 2")
 
 
+def end(program: subprocess.Popen[bytes]) -> None:
+    """Ask the program and all it started to end.
+
+    Raises:
+        subprocess.TimeoutExpired: they did not; they are gone now.
+    """
+    os.killpg(program.pid, signal.SIGTERM)
+    try:
+        program.wait(timeout=60)
+    except subprocess.TimeoutExpired:
+        os.killpg(program.pid, signal.SIGKILL)
+        program.wait()
+        raise
+
+
 def main(clone: Path) -> None:
     """Start, look, and end what was started."""
     port = free_port()
@@ -88,8 +103,7 @@ def main(clone: Path) -> None:
                 browser.close()
             print("the newcomer got an answer and a clip", flush=True)
         finally:
-            os.killpg(program.pid, signal.SIGTERM)
-            program.wait(timeout=60)
+            end(program)
 
 
 if __name__ == "__main__":

@@ -163,11 +163,60 @@ def test_a_signal_ends_at_once_while_loading_and_in_good_order_later(tmp_path, n
         if waiting
         else "exec('while True:\\n  try:\\n    time.sleep(60)\\n  except BaseException: pass')"
     )
+    process = program_that_ends(tmp_path / "gone", waiting, busy)
+    time.sleep(0.3)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == code and "Traceback" not in said
+    assert (tmp_path / "gone").exists() is not waiting
+    assert ("closed in good order" in said) is waiting
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_burst_of_signals_is_one(tmp_path, number):
+    """A process group and make both pass a signal on: it meets its own handler, which must not wait."""
+    for _ in range(5):
+        process = program_that_ends(tmp_path / "gone", True, "ending.wait()")
+        for _ in range(50):
+            process.send_signal(number)
+        said = process.communicate(timeout=60)[0]
+        assert process.returncode == 0 and "closed in good order" in said
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_second_signal_ends_at_once(tmp_path):
+    process = program_that_ends(
+        tmp_path / "gone", True, "ending.wait(); print('up', flush=True); time.sleep(60)"
+    )
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "up\n"
+    time.sleep(1.2)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143 and (tmp_path / "gone").exists()
+
+
+def test_what_does_not_close_is_left_behind(tmp_path):
+    """A thread that never ends keeps Python from ending, but not the program."""
+    process = program_that_ends(
+        tmp_path / "gone",
+        True,
+        "ending.wait(); import threading; threading.Thread(target=time.sleep, args=(600,)).start()",
+        "surroundings.CLOSING_S = 0.5",
+    )
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 1 and (tmp_path / "gone").exists()
+
+
+def program_that_ends(gone: Path, in_good_order: bool, busy: str, first: str = "") -> subprocess.Popen:
+    """A program within an Ending, up and ``busy``; it touches ``gone`` where it cleans up at once."""
     program = (
-        "import sys, time; from app.startup.surroundings import Ending; from pathlib import Path\n"
-        f"gone = Path({str(tmp_path / 'gone')!r})\n"
-        f"with Ending(gone.touch) as ending:\n"
-        f"    if {waiting}: ending.in_good_order()\n"
+        "import sys, time; from app.startup import surroundings; from pathlib import Path\n"
+        f"{first}\n"
+        f"with surroundings.Ending(Path({str(gone)!r}).touch) as ending:\n"
+        f"    if {in_good_order}: ending.in_good_order()\n"
         f"    print('up', flush=True)\n    {busy}\n"
         "print('closed in good order')"
     )
@@ -175,9 +224,4 @@ def test_a_signal_ends_at_once_while_loading_and_in_good_order_later(tmp_path, n
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
     )
     assert process.stdout.readline() == "up\n"
-    time.sleep(0.3)
-    process.send_signal(number)
-    said = process.communicate(timeout=60)[0]
-    assert process.returncode == code and "Traceback" not in said
-    assert (tmp_path / "gone").exists() is not waiting
-    assert ("closed in good order" in said) is waiting
+    return process
