@@ -10,6 +10,7 @@ from core.pipelines.out_of_memory import is_out_of_memory
 from core.text import whole_text
 
 logger = logging.getLogger(__name__)
+UNEXPECTED = "Something unexpected went wrong; the details are in the program's log. Please try again."
 
 
 def user_message(error: BaseException) -> str:
@@ -20,4 +21,4 @@ def user_message(error: BaseException) -> str:
         logger.error("out of memory", exc_info=error)
         return "The machine ran out of memory; try a smaller size, fewer frames or a shorter conversation."
     logger.error("unexpected error; %s", versions_line(), exc_info=error)
-    return "Something unexpected went wrong; the details are in the program's log. Please try again."
+    return UNEXPECTED

@@ -13,7 +13,7 @@ from app.engine.jobs import Event, Finished
 from app.settings import Settings
 from app.startup.address import find_address
 from app.startup.checks import check_imports, check_media, check_settings
-from app.startup.folders import OwnFolder
+from app.startup.folders import OwnFolder, StateFolder
 from app.startup.surroundings import Ending, drop_empty_variables, reaching_itself
 from app.startup.versions import versions_line
 from core.errors import HaploOmniError
@@ -21,6 +21,7 @@ from core.errors import HaploOmniError
 if TYPE_CHECKING:
     from app.engine.engine import Engine
     from app.engine.memory import MemoryManager
+    from app.engine.tickets import Tickets
     from app.services.library import Library
     from app.web.page import Page
 
@@ -65,15 +66,24 @@ def serve_until_asked(settings: Settings, ending: Ending) -> None:
     check_media()
     check_imports()
     engine, memory = load_engine(settings)
+    from app.engine.ticket_store import TicketStore
+    from app.engine.tickets import Tickets
     from app.services.library import Library
 
     # the page may have visitors from the moment it answers, before its launch returns
     ending.in_good_order()
     with ExitStack() as stack:
         stack.callback(engine.close)
-        library = Library(settings.outputs)
+        port = find_address(settings.host, settings.port).port  # again, since loading takes its time
+        state = StateFolder(settings.state, port, os.environ)
+        stack.callback(state.release)
+        keep_s = 60.0 * settings.keep
+        library = Library(settings.outputs, state.path, keep_s)
         stack.callback(library.close)
-        page = serve(engine, memory, library, settings, settings.port)
+        store = None if state.path is None else TicketStore(state.path / "tickets")
+        tickets = Tickets(engine, store, settings.grace, keep_s, settings.max_per_address)
+        stack.callback(tickets.close)
+        page = serve(tickets, memory, library, settings, port)
         # the page goes first: nobody asks an engine that has ended
         stack.callback(page.close, verbose=False)
         if memory.can_warm_up:
@@ -81,6 +91,8 @@ def serve_until_asked(settings: Settings, ending: Ending) -> None:
         logger.info("ready after %.1f s", time.monotonic() - started)
         ending.wait()
         logger.info("stopping")
+        # first, so that every reader is told and the page has no stream left to wait for
+        engine.close()
 
 
 def log_failure(event: Event) -> None:
@@ -107,10 +119,11 @@ def load_engine(settings: Settings) -> tuple[Engine, MemoryManager]:
     )
     memory.attach(omni)
     logger.info(memory.loaded(time.monotonic() - started))
-    return Engine(omni, settings.max_queue, settings.max_per_visitor), memory
+    max_job_s = 60.0 * settings.max_minutes
+    return Engine(omni, settings.max_queue, settings.max_per_visitor, max_job_s=max_job_s), memory
 
 
-def serve(engine: Engine, memory: MemoryManager, library: Library, settings: Settings, port: int) -> Page:
+def serve(tickets: Tickets, memory: MemoryManager, library: Library, settings: Settings, port: int) -> Page:
     """Build and launch the page; returns once it answers.
 
     Raises:
@@ -123,9 +136,10 @@ def serve(engine: Engine, memory: MemoryManager, library: Library, settings: Set
     from app.services.video import VideoService
     from app.web.page import build_page, open_page
 
-    video = VideoService(engine, memory, library)
-    page = build_page(ChatService(engine, library), video, Estimates(engine, memory))
-    address = find_address(settings.host, port)  # again, since loading takes its time
+    engine = tickets.engine
+    video = VideoService(tickets, memory, library)
+    page = build_page(ChatService(tickets, library), video, Estimates(engine, memory))
+    address = find_address(settings.host, port)
     try:
         with reaching_itself(settings.share, (address.reachable_ip, "localhost")):
             open_page(page, address.server_name, address.port, settings.share, library.folder, guarding())

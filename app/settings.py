@@ -29,8 +29,13 @@ class Settings:
     offload: str | None = None
     vae_tiling: str = "auto"
     outputs: str | None = None
+    state: str | None = None
+    keep: int = 60
+    grace: int = 30
     max_queue: int = 16
     max_per_visitor: int = 4
+    max_per_address: int = 8
+    max_minutes: int = 240
     untested: bool = False
 
 
@@ -47,9 +52,15 @@ _HELP = {
     "host": "address to listen on; 0.0.0.0 opens the page to the network",
     "port": "port to listen on; the next free one is taken when it is busy and was not asked for",
     "share": "make a public link through Gradio's servers",
-    "outputs": "folder for finished clips; default: a temporary one, removed at exit",
+    "outputs": "folder for finished clips, which are kept there; default: a private one, kept as --keep says",
+    "state": "folder in which jobs, results and uploads outlive a restart for their time, or none; "
+    "default: this user's own",
+    "keep": "minutes that an ended job and its result are kept",
+    "grace": "seconds that a job goes on when nobody follows it any more",
     "max_queue": "waiting jobs before further ones are refused",
-    "max_per_visitor": "jobs of one browser tab, running and waiting, before further ones are refused",
+    "max_per_visitor": "jobs of one browser, running and waiting, before further ones are refused",
+    "max_per_address": "jobs of one network address, likewise; 0: no limit",
+    "max_minutes": "minutes of the model's time that one job may take",
     "untested": "start with packages outside the ranges that were tested",
 }
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -59,7 +70,15 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "offload": tuple(offload.value for offload in Offload),
     "vae_tiling": ("auto", "on", "off"),
 }
-_FOLDERS = ("checkpoint", "vae", "outputs")
+_FOLDERS = ("checkpoint", "vae", "outputs", "state")
+_AT_LEAST = {
+    "max_queue": 1,
+    "max_per_visitor": 1,
+    "max_per_address": 0,
+    "max_minutes": 1,
+    "keep": 1,
+    "grace": 0,
+}
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
@@ -111,6 +130,8 @@ def read_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str] 
             values[field.name] = _value(parser, field, f"{variable}=", text)
         elif field.name == "host" and environ.get("SYSTEM", "").strip() == "spaces":
             values[field.name] = "0.0.0.0"  # a Space's container is reached from outside only so
+        elif field.name == "max_per_address" and environ.get("SYSTEM", "").strip() == "spaces":
+            values[field.name] = 0  # all visitors come from the address of its proxy
         else:
             values[field.name] = field.default
     return Settings(**values)
@@ -137,8 +158,9 @@ def _value(parser: argparse.ArgumentParser, field: Field, source: str, text: str
         number = int(text)
         if field.name == "port" and not 0 <= number <= 65535:
             parser.error(f"{wrong} is not possible; choose 1 to 65535 (0: any free one)")
-        if field.name in ("max_queue", "max_per_visitor") and number < 1:
-            parser.error(f"{wrong} is not possible; choose 1 or more")
+        least = _AT_LEAST.get(field.name)
+        if least is not None and number < least:
+            parser.error(f"{wrong} is not possible; choose {least} or more")
         return number
     if field.name == "offload":
         text = current_offload_word(text)

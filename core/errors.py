@@ -13,7 +13,8 @@ Each message is one sentence for a person: what is wrong, and what to do.
     ├── ShortMemoryError    memory ran out, and nothing could be made smaller
     ├── NumericalError      the model produced NaN or infinity
     ├── BusyError           too many jobs are waiting
-    └── StoppedError        the engine runs no jobs any more
+    ├── StoppedError        the engine runs no jobs any more
+    └── TicketError         a job that is not known, not any more, or somebody else's
 
 Where Python has an error of the same meaning, ours is of that kind too, and whoever waits for it gets it.
 """
@@ -67,3 +68,7 @@ class BusyError(HaploOmniError):
 
 class StoppedError(HaploOmniError):
     """The engine runs no jobs any more."""
+
+
+class TicketError(HaploOmniError, LookupError):
+    """A job that is not known, not any more, or somebody else's."""

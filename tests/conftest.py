@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import core  # noqa: F401  (sets how OpenMP's threads wait, before PyTorch is im
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# no test finds, or leaves, what a person's own program keeps
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="haploomni-tests-")
 
 import torch
 
@@ -90,6 +93,7 @@ def served(tmp_path_factory):
     """(url, engine) of a running page, over a model of its own: a page changes how its model runs."""
     from app.engine.engine import Engine
     from app.engine.memory import plan_memory
+    from app.engine.tickets import Tickets
     from app.launch import serve
     from app.services.library import Library
     from app.settings import Settings
@@ -100,8 +104,10 @@ def served(tmp_path_factory):
     memory.attach(omni)
     engine = Engine(omni)
     library = Library(str(tmp_path_factory.mktemp("outputs")))
-    page = serve(engine, memory, library, Settings(), 0)
+    tickets = Tickets(engine)
+    page = serve(tickets, memory, library, Settings(), 0)
     yield page.local_url, engine
     page.close(verbose=False)
+    tickets.close()
     engine.close()
     library.close()

@@ -11,10 +11,9 @@ from app.engine.health import state_of
 
 
 def add_health_route(app: FastAPI, engine: Engine) -> None:
-    """Answer ``GET /health``: 200 while jobs are taken, 503 once none will be run any more."""
+    """Answer ``GET /health``: 200 while jobs are taken and run, else 503."""
 
     async def health(_: Request) -> JSONResponse:
-        state = state_of(engine)
-        return JSONResponse(state, 503 if state["state"] == "stopped" else 200)
+        return JSONResponse(state_of(engine), 200 if engine.healthy else 503)
 
     app.add_route("/health", health, methods=["GET"])

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import math
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from app.engine.jobs import Event, Finished, Job, Queued, State
 from app.engine.turns import Lane, Turns
-from core.errors import BusyError, StoppedError
+from app.engine.watchdog import Watchdog
+from core.errors import BusyError, RequestError, StoppedError
 
 if TYPE_CHECKING:
     from core import HaploOmni
 
 logger = logging.getLogger(__name__)
-HEARTBEAT_S = 0.5
 # how many run at once: every chat holds a cache, and a second clip would only slow the first
 PLACES = {Lane.CHAT: 4, Lane.CLIP: 1}
 CLOSING_S = 3.0  # how long closing waits for the running step
@@ -36,6 +36,7 @@ class Engine:
         max_queue: waiting jobs before :class:`BusyError`.
         max_per_visitor: jobs of one owner, running and waiting, before it.
         places: how many jobs of each lane run together; the others wait.
+        max_job_s: of the model's time for one job, in seconds.
     """
 
     def __init__(
@@ -44,16 +45,21 @@ class Engine:
         max_queue: int = 16,
         max_per_visitor: int = 4,
         places: Mapping[Lane, int] | None = None,
+        max_job_s: float = math.inf,
     ) -> None:
         self.omni = omni
         self.max_queue = max_queue
         self.max_per_visitor = max_per_visitor
         self.places = {**PLACES, **(places or {})}
+        self.max_job_s = max_job_s
         self._waiting: list[Job] = []
         self._turns: Turns[Job] = Turns()
         self._wake = threading.Condition()
         self._closed = False
         self._trouble = ""
+        self._hanging = ""
+        self._turn: tuple[Job, float] | None = None
+        self._watchdog = Watchdog(self)
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
@@ -64,19 +70,33 @@ class Engine:
         preemptible: bool = False,
         lane: Lane = Lane.CLIP,
         owner: str = "",
+        expected_s: float | None = None,
+        expected_step_s: float | None = None,
     ) -> Job:
         """Queue ``work(omni)``; ``on_event`` gets its events in order, from one thread at a time.
 
         Its turns come as :class:`Turns` shares them out.
 
-        A ``preemptible`` job is cancelled as soon as another is submitted.
+        Args:
+            preemptible: it is cancelled as soon as another is submitted.
+            lane, owner: with whom it shares the time, and whose it is.
+            expected_s, expected_step_s: seconds that it and one of its steps take alone, where that is known.
 
         Raises:
             BusyError: the queue is full, or the owner has enough in it.
             StoppedError: the engine runs no jobs any more.
         """
         self._refuse_when_stopped()
-        job = Job(lambda: work(self.omni), on_event, preemptible, lane, owner, self._leave)
+        job = Job(
+            lambda: work(self.omni),
+            on_event,
+            preemptible,
+            lane,
+            owner,
+            self._leave,
+            expected_s=expected_s,
+            expected_step_s=expected_step_s,
+        )
         with self._wake:
             others = [*self._turns.jobs, *self._waiting]
         for other in others:
@@ -91,47 +111,6 @@ class Engine:
             self._wake.notify()
         deliver(told)
         return job
-
-    async def stream(
-        self, work: Callable[[HaploOmni], Iterator[Any]], lane: Lane = Lane.CLIP, owner: str = ""
-    ) -> AsyncGenerator[Event | None, None]:
-        """Run a job and relay its events into an async handler; None is a heartbeat.
-
-        However the handler ends (stop, error, a closed browser), the job is cancelled and frees the engine
-        within a step.
-        Read it inside ``contextlib.aclosing``. A full queue is a failed job like any other.
-        """
-        loop = asyncio.get_running_loop()
-        events = asyncio.Queue[Event]()
-        try:
-            job = self.submit(
-                work,
-                lambda event: loop.call_soon_threadsafe(events.put_nowait, event),
-                lane=lane,
-                owner=owner,
-            )
-        except (BusyError, StoppedError) as error:
-            yield Finished(State.FAILED, error)
-            return
-        getting: asyncio.Task[Event] | None = None
-        try:
-            while True:
-                # asyncio.wait, since before Python 3.12 asyncio.wait_for forgets a cancel that meets an event
-                getting = getting or asyncio.create_task(events.get())
-                done, _ = await asyncio.wait({getting}, timeout=HEARTBEAT_S)
-                if not done:
-                    if not self.alive:
-                        job.tell(Finished(State.FAILED, StoppedError(self.trouble)))
-                    yield None
-                    continue
-                event, getting = getting.result(), None
-                yield event
-                if isinstance(event, Finished):
-                    return
-        finally:
-            job.cancel()
-            if getting is not None:
-                getting.cancel()
 
     @property
     def busy(self) -> bool:
@@ -154,12 +133,36 @@ class Engine:
         return self._trouble or ("" if self.alive else STOPPED)
 
     @property
+    def hanging(self) -> str:
+        """What is wrong with the step that is running, in a sentence; empty while nothing is."""
+        return self._hanging
+
+    @property
     def healthy(self) -> bool:
         """Whether jobs are taken and will be run."""
-        return not self.trouble
+        return not self.trouble and not self.hanging
+
+    def current_turn(self) -> tuple[Job, float] | None:
+        """The job whose turn it is and when the turn began, in seconds of the monotonic clock."""
+        return self._turn
+
+    def hangs(self, job: Job, sentence: str) -> None:
+        """The turn of ``job`` does not come back: its reader is told, and it ends if it ever returns."""
+        if self._hanging:
+            return
+        self._hanging = sentence
+        logger.error("%s", sentence)
+        job.cancel()
+        job.tell(Finished(State.FAILED, StoppedError(sentence)))
+
+    def wait_of(self, job: Job) -> Queued:
+        """The place of a waiting job in the line, and how long that will take from now."""
+        with self._wake:
+            line = self._line(job.lane)
+            return self._place(job.lane, line.index(job)) if job in line else Queued(0, 0.0)
 
     def close(self) -> None:
-        """End every waiting job at once and the running ones at their next steps, then the thread."""
+        """Tell everybody that their jobs end, end the running ones at their next step, then the thread."""
         with self._wake:
             self._closed = True
             self._trouble = self._trouble or SHUTTING_DOWN
@@ -167,17 +170,15 @@ class Engine:
             self._waiting.clear()
             running = self._turns.jobs
             self._wake.notify()
+        self._watchdog.close()
         stopped = Finished(State.CANCELLED, StoppedError(SHUTTING_DOWN))
-        for job in ending:
+        for job in (*ending, *running):
             job.post(stopped)
-        deliver(ending)
-        for job in running:
             job.cancel()
+        deliver((*ending, *running))
         if threading.current_thread() is self._thread:
             return  # a listener closes the engine: its job ends when the listener returns
         self._thread.join(timeout=CLOSING_S)
-        for job in running:
-            job.tell(stopped)  # for a step that has not come back; otherwise it has ended long ago
 
     def _work(self) -> None:
         """The thread: one turn after another until closed. Jobs raise nothing: what arrives here is ours."""
@@ -186,6 +187,7 @@ class Engine:
                 pass
         except BaseException as error:
             logger.critical("the engine's thread ended", exc_info=error)
+        self._watchdog.close()
         with self._wake:
             self._closed = True
             self._trouble = self._trouble or STOPPED
@@ -211,13 +213,32 @@ class Engine:
         if job is None:
             return False
         began_s = time.monotonic()
+        self._turn = (job, began_s)
         goes_on = job.turn()
+        self._turn = None
+        self._hanging = ""
         seconds = time.monotonic() - began_s
+        job.charge(seconds)
+        if goes_on and job.used_s > self.max_job_s:
+            self._end_overdue(job)
         with self._wake:
             self._turns.charge(job, seconds)
             if not goes_on:
                 self._turns.remove(job)
         return True
+
+    def _end_overdue(self, job: Job) -> None:
+        """A job that has had its time is told so, and closed at its next turn."""
+        job.tell(
+            Finished(
+                State.FAILED,
+                RequestError(
+                    f"This took more than the {self.max_job_s / 60:g} minutes that one job may take here; "
+                    "choose fewer steps, fewer frames or a smaller size."
+                ),
+            )
+        )
+        job.cancel()
 
     def _next(self) -> Job | None:
         """Whose turn it is; who was asked to stop does so first, which takes no time."""
@@ -269,11 +290,22 @@ class Engine:
 
     def _post_places(self) -> list[Job]:
         """Post everybody's place in the line; the caller delivers once the lock is released."""
-        for lane, places in self.places.items():
-            full = self._turns.running(lane) - places + 1
-            for place, job in enumerate(self._line(lane)):
-                job.post(Queued(max(0, full + place)))
+        for lane in self.places:
+            for number, job in enumerate(self._line(lane)):
+                job.post(self._place(lane, number))
         return list(self._waiting)
+
+    def _place(self, lane: Lane, number: int) -> Queued:
+        """What stands before the ``number``-th of a lane's line, and how long it will take."""
+        ahead = max(0, self._turns.running(lane) - self.places[lane] + 1 + number)
+        running = [job for job in self._turns.jobs if job.lane is lane]
+        remaining = [job.remaining_s for job in (*running, *self._line(lane)[:number])]
+        known = sorted(seconds for seconds in remaining if seconds is not None)
+        if len(known) < len(remaining):
+            return Queued(ahead)
+        # the other lanes take their shares meanwhile
+        shares = sum(other.value for other in Lane if other is lane or self._turns.running(other))
+        return Queued(ahead, sum(known[:ahead]) * shares / lane.value)
 
 
 def deliver(jobs: Iterable[Job]) -> None:

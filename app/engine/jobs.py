@@ -26,11 +26,19 @@ class State(Enum):
     FAILED = "failed"
 
 
+class Passing:
+    """Base of values of which only the newest matters, such as previews: nobody is sent a backlog of them."""
+
+
 @dataclass(frozen=True)
 class Queued:
-    """The job stands in the queue; ``ahead`` others must end before its turn comes."""
+    """The job stands in the queue; ``ahead`` others must end before its turn comes.
+
+    ``wait_s`` is how long that will take at the speeds measured so far; None where nobody knows.
+    """
 
     ahead: int
+    wait_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,9 +86,13 @@ class Job:
         owner: whose it is; a job of nobody shares with all others as if it were its owner's only one.
         on_cancel: told once that the job was asked to stop.
         rank: how many of its owner's jobs are there before it; lower ones go first.
+        expected_s: how long it will take alone; None where nobody knows.
+        expected_step_s: how long one of its steps will take, likewise.
 
     Attributes:
         ended: how it ended, once it has.
+        used_s: the time that its turns took.
+        turns: how many it had.
     """
 
     work: Callable[[], Iterator[Any]]
@@ -90,6 +102,10 @@ class Job:
     owner: str = ""
     on_cancel: Callable[[Job], object] = _nobody
     rank: int = 0
+    expected_s: float | None = None
+    expected_step_s: float | None = None
+    used_s: float = 0.0
+    turns: int = 0
     state: State = State.QUEUED
     ended: Finished | None = None
     started_s: float = 0.0
@@ -116,6 +132,16 @@ class Job:
     def deafened(self) -> BaseException | None:
         """What the listener raised, if it did."""
         return self._deaf
+
+    @property
+    def remaining_s(self) -> float | None:
+        """How long it will still take alone; None where nobody knows."""
+        return None if self.expected_s is None else max(0.0, self.expected_s - self.used_s)
+
+    def charge(self, seconds: float) -> None:
+        """A turn took so long."""
+        self.used_s += seconds
+        self.turns += 1
 
     def post(self, event: Event) -> None:
         """Put an event in the line; after :class:`Finished` nothing is added."""

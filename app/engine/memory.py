@@ -195,6 +195,11 @@ class MemoryManager:
         """A clip took ``step_s`` seconds a step and ``decode_s`` to decode."""
         self.throughput.record_timing(self.planner.model, clip, step_s, decode_s)
 
+    def expected_s(self, clip: VideoRequest) -> tuple[float | None, float | None]:
+        """Seconds that a clip and one of its steps will take alone; None before the first clip."""
+        whole = self.throughput.expected_s(self.planner.model, clip)
+        return whole, None if whole is None else whole / clip.num_inference_steps
+
     def estimate(self, clip: VideoRequest) -> Estimate:
         """What a clip would take now."""
         answer = self._plan_for(clip)

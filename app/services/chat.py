@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from app.engine.engine import Engine
+from app.engine.jobs import Finished
+from app.engine.tickets import Tickets
 from app.engine.turns import Lane
 from app.services.conversation import (
     Conversation,
@@ -19,11 +20,14 @@ from app.services.conversation import (
     Message,
     TextPart,
     VideoPart,
+    from_browser,
+    to_browser,
     to_model,
 )
 from app.services.fields import number, text, whole
-from app.services.following import Status, follow
+from app.services.following import Status, Stopped, follow
 from app.services.library import Library
+from app.services.timing import timed
 from core.errors import MediaError, PromptError, RequestError
 from core.media import kind_of, probe_video
 from core.requests import Sampling
@@ -45,17 +49,35 @@ class ClipSettings:
     end_s: float | None = None
 
 
+@dataclass(frozen=True)
+class ChatJob:
+    """A conversation that ends with a question, and how it is to be answered."""
+
+    conversation: Conversation
+    sampling: Sampling
+
+    def answered(self, values: Sequence[Any]) -> Conversation:
+        """The conversation with what came of the answer."""
+        words = "".join(value for value in values if isinstance(value, str))
+        return self.conversation.with_answer(words) if words else self.conversation
+
+
 class ChatService:
     """Takes messages and answers conversations.
 
     Args:
-        engine: runs the model.
+        tickets: run the answers.
         library: keeps what conversations are about.
     """
 
-    def __init__(self, engine: Engine, library: Library) -> None:
-        self.engine = engine
+    name = "chat"
+    lane = Lane.CHAT
+
+    def __init__(self, tickets: Tickets, library: Library) -> None:
+        self.tickets = tickets
         self.library = library
+        self._usual_s: float | None = None  # of the model's time for an answer
+        tickets.offer(self)
 
     def message(self, question: Any, files: Sequence[str], clips: ClipSettings) -> Message:
         """A checked message of the user, each of its files read and copied for the conversation.
@@ -86,30 +108,95 @@ class ChatService:
         self.library.touch(conversation.paths)
         return conversation.without_missing()
 
-    async def answer(
-        self, conversation: Conversation, sampling: Sampling, owner: str = ""
-    ) -> AsyncGenerator[str | Status, None]:
+    def submit(
+        self,
+        conversation: Conversation,
+        sampling: Sampling,
+        owner: str,
+        grace_s: float | None = None,
+        address: str = "",
+    ) -> str:
+        """Ask for an answer; its ticket's id.
+
+        Raises:
+            BusyError: too many are waiting.
+        """
+        job = ChatJob(conversation, sampling)
+        return self.tickets.submit(self.name, job, owner, grace_s, address=address).id
+
+    async def follow(self, ticket_id: str, owner: str) -> AsyncGenerator[str | Status | Stopped, None]:
         """The answer as far as it has come, each time a piece is added; :class:`Status` between.
 
         Raises:
             HaploOmniError: no answer, or not all of it; one sentence.
         """
-
-        def work(omni: HaploOmni) -> Iterator[str]:
-            return omni.chat(to_model(conversation, self._decoded), **asdict(sampling))
-
         words = ""
-        async with aclosing(follow(self.engine, work, "Reading", Lane.CHAT, owner)) as pieces:
+        async with aclosing(follow(self.tickets, ticket_id, owner, "Reading")) as pieces:
             async for piece in pieces:
-                if isinstance(piece, Status):
-                    yield piece
-                else:
+                if isinstance(piece, str):
                     words += piece
                     yield words
+                else:
+                    yield piece
+
+    def conversation(self, ticket_id: str, owner: str) -> tuple[Conversation, Finished | None]:
+        """The conversation of a ticket, with what came of the answer once it has ended; and how it ended.
+
+        Raises:
+            TicketError: nothing is known of it here.
+        """
+        ticket = self.tickets.get(ticket_id, owner)
+        ended = ticket.ended
+        job: ChatJob = ticket.job
+        return job.conversation if ended is None else job.answered(ticket.values), ended
+
+    async def stop(self, ticket_id: str, owner: str) -> Conversation:
+        """Stop an answer, wait until the model is free of it, and give the conversation with what came.
+
+        Raises:
+            TicketError: nothing is known of it here.
+        """
+        self.tickets.stop(ticket_id, owner)
+        async with aclosing(self.tickets.follow(ticket_id, owner)) as events:
+            async for _ in events:
+                pass
+        return self.conversation(ticket_id, owner)[0]
 
     def forget(self, conversation: Conversation) -> None:
         """The conversation is over."""
         self.library.forget(conversation.paths)
+
+    # -- as a kind of job
+
+    def work(self, omni: HaploOmni, job: ChatJob) -> Iterator[str]:
+        """In the engine's thread: the pieces of an answer."""
+        used_s = 0.0
+        for piece, seconds in timed(
+            omni.chat(to_model(job.conversation, self._decoded), **asdict(job.sampling))
+        ):
+            used_s += seconds
+            yield piece
+        self._usual_s = used_s if self._usual_s is None else (self._usual_s + used_s) / 2
+
+    def expected_s(self, _: ChatJob) -> tuple[float | None, float | None]:
+        """Nobody knows how long an answer will be: as long as the ones before."""
+        return self._usual_s, None
+
+    def to_record(self, job: ChatJob) -> dict[str, Any]:
+        """A job as plain JSON values."""
+        return {"messages": to_browser(job.conversation), "sampling": asdict(job.sampling)}
+
+    def from_record(self, record: dict[str, Any]) -> ChatJob:
+        """The job of :meth:`to_record`."""
+        return ChatJob(from_browser(record["messages"]), Sampling(**record["sampling"]))
+
+    def result_record(self, values: list[Any]) -> str:
+        """The answer's words."""
+        return "".join(value for value in values if isinstance(value, str))
+
+    def from_result(self, _: ChatJob, record: str) -> list[str]:
+        """The answer in one piece."""
+        return [record]
 
     def _decoded(self, part: MediaPart) -> np.ndarray | None:
         """A part's pixels; None where its file cannot be read: the model says so and names the message."""

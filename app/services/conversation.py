@@ -87,6 +87,11 @@ class Conversation:
         asked = [number for number, message in enumerate(self.messages) if message.role == "user"]
         return asked[-1] if asked else None
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether nothing is left to say."""
+        return not self.messages or self.messages[-1].role == "assistant"
+
     def with_message(self, message: Message) -> Conversation:
         """This conversation and then ``message``."""
         return Conversation((*self.messages, message))
@@ -144,6 +149,27 @@ def to_browser(conversation: Conversation) -> list[dict[str, Any]]:
         }
         for message in conversation.messages
     ]
+
+
+def from_browser(messages: list[dict[str, Any]]) -> Conversation:
+    """The conversation of :func:`to_browser`.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is none.
+    """
+    kinds = {name: kind for kind, name in KINDS.items()}
+
+    def part_of(value: dict[str, Any]) -> Part:
+        fields = {name: given for name, given in value.items() if name != "type"}
+        part: Part = kinds[value["type"]](**fields)
+        return part
+
+    return Conversation(
+        tuple(
+            Message(str(message["role"]), tuple(part_of(part) for part in message["parts"]))
+            for message in messages
+        )
+    )
 
 
 def to_model(

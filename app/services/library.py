@@ -30,22 +30,35 @@ class Library:
 
     Uploaded files belong to the web framework, which shares them among visitors and programs and removes them
     by rules of its own; so a conversation takes a copy of what is sent.
-    The folder of copies is always a temporary one.
 
     Args:
-        folder: of results; kept when given, otherwise a temporary one that :meth:`close` removes.
+        folder: of results; kept when given, else one of our own.
+        state: where our own folders are, which outlive the program; None makes temporary ones.
+        keep_s: how long a result in our own folder is kept, in seconds.
     """
 
-    def __init__(self, folder: str | None = None) -> None:
-        self.temporary = folder is None
-        made = Path(folder).expanduser() if folder else Path(tempfile.mkdtemp(prefix="haploomni-"))
-        self.folder = made.resolve()
+    def __init__(self, folder: str | None = None, state: Path | None = None, keep_s: float = KEEP_S) -> None:
+        self.keep_s = keep_s
+        self.keeps_results = folder is not None
+        self._temporary: list[Path] = []
+        self.folder = Path(folder).expanduser().resolve() if folder else self._own("results", state)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.uploads = Path(tempfile.mkdtemp(prefix="haploomni-uploads-")).resolve()
+        self.uploads = self._own("uploads", state)
         self._decoded = DecodedMedia()
+        self._sweep()
+
+    def _own(self, name: str, state: Path | None) -> Path:
+        """A folder of ours."""
+        if state is None:
+            made = Path(tempfile.mkdtemp(prefix=f"haploomni-{name}-")).resolve()
+            self._temporary.append(made)
+            return made
+        kept = (state / name).resolve()
+        kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return kept
 
     def new_path(self, suffix: str) -> Path:
-        """A fresh name; on the way uploads, and results in a temporary folder, go after six hours."""
+        """A fresh name; on the way what has had its time goes."""
         self._sweep()
         return self.folder / f"haploomni-{uuid.uuid4().hex}{suffix}"
 
@@ -98,18 +111,20 @@ class Library:
                     os.utime(path)
 
     def _sweep(self) -> None:
-        limit = time.time() - KEEP_S
-        results = self.folder.glob("haploomni-*") if self.temporary else ()
-        for path in [*results, *self.uploads.glob("*/*")]:
+        """Remove uploads that nobody used for hours, and of our own results what has had its time."""
+        now = time.time()
+        results = () if self.keeps_results else self.folder.glob("haploomni-*")
+        old = [(path, self.keep_s) for path in results]
+        old += [(path, KEEP_S) for path in self.uploads.glob("*/*")]
+        for path, keep_s in old:
             with suppress(OSError):  # another visitor's request swept it first
-                if path.is_file() and path.stat().st_mtime < limit:
+                if path.is_file() and path.stat().st_mtime < now - keep_s:
                     path.unlink()
                     self._decoded.forget([str(path)])
                     if path.parent != self.folder:
                         path.parent.rmdir()
 
     def close(self) -> None:
-        """Remove the uploads, and a temporary folder of results."""
-        shutil.rmtree(self.uploads, ignore_errors=True)
-        if self.temporary:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove the temporary folders."""
+        for folder in self._temporary:
+            shutil.rmtree(folder, ignore_errors=True)

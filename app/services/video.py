@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Iterator
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from app.engine.engine import Engine
+from app.engine.jobs import Passing
 from app.engine.memory import MemoryManager
+from app.engine.tickets import Tickets
 from app.engine.turns import Lane
 from app.services.fields import integer, text
 from app.services.following import Status, follow
 from app.services.library import Library
 from app.services.previews import animated_webp, preview_size
+from app.services.timing import timed
 from core import DenoiseStep, GeneratedVideo
-from core.errors import PromptError
+from core.errors import PromptError, TicketError
 from core.pipelines.decoding import DecodeStep
 from core.pipelines.text_to_video import FPS, check_request, text_to_video
 from core.requests import VideoRequest
@@ -25,13 +26,12 @@ from core.requests import VideoRequest
 if TYPE_CHECKING:
     from core import HaploOmni
 
-Item = TypeVar("Item")
 MAX_PROMPT = 2000
 START = "Starting"
 
 
 @dataclass(frozen=True)
-class PreviewStep:
+class PreviewStep(Passing):
     """The clip so far as a looping WebP: after step ``index`` of ``total``, ``elapsed_s`` after the start."""
 
     index: int
@@ -54,24 +54,43 @@ class FinishedClip:
 
 
 class VideoService:
-    """Makes clips.
+    """Makes clips; a job is a :class:`VideoRequest`.
 
     Args:
-        engine: runs the model.
-        memory: plans its memory.
+        tickets: run them.
+        memory: plans their memory.
         library: where finished clips go.
     """
 
-    def __init__(self, engine: Engine, memory: MemoryManager, library: Library) -> None:
-        self.engine = engine
+    name = "clip"
+    lane = Lane.CLIP
+
+    def __init__(self, tickets: Tickets, memory: MemoryManager, library: Library) -> None:
+        self.tickets = tickets
         self.memory = memory
         self.library = library
+        tickets.offer(self)
 
     def request(self, prompt: Any, negative_prompt: Any, **form: Any) -> VideoRequest:
         """See :func:`video_request`."""
-        return video_request(self.engine.omni, prompt, negative_prompt, **form)
+        return video_request(self.tickets.engine.omni, prompt, negative_prompt, **form)
 
-    def make(self, request: VideoRequest, owner: str = "") -> AsyncGenerator[Any, None]:
+    def submit(
+        self,
+        request: VideoRequest,
+        owner: str,
+        grace_s: float | None = None,
+        finish: bool = False,
+        address: str = "",
+    ) -> str:
+        """Ask for a clip; its ticket's id. With ``finish`` it is made also when nobody looks any more.
+
+        Raises:
+            BusyError: too many are waiting.
+        """
+        return self.tickets.submit(self.name, request, owner, grace_s, finish, address).id
+
+    def follow(self, ticket_id: str, owner: str) -> AsyncGenerator[Any, None]:
         """A :class:`PreviewStep` a step, at the end the :class:`FinishedClip`; :class:`Status` between.
 
         Read it inside ``contextlib.aclosing``.
@@ -79,7 +98,38 @@ class VideoService:
         Raises:
             HaploOmniError: the clip cannot be made; one sentence.
         """
-        return follow(self.engine, partial(self.work, request=request), START, Lane.CLIP, owner)
+        return follow(self.tickets, ticket_id, owner, START)
+
+    # -- as a kind of job
+
+    def expected_s(self, request: VideoRequest) -> tuple[float | None, float | None]:
+        """Seconds that a clip and one of its steps will take."""
+        return self.memory.expected_s(request)
+
+    def to_record(self, request: VideoRequest) -> dict[str, Any]:
+        """A job as plain JSON values."""
+        return asdict(request)
+
+    def from_record(self, record: dict[str, Any]) -> VideoRequest:
+        """The job of :meth:`to_record`."""
+        return VideoRequest(**record)
+
+    def result_record(self, values: list[Any]) -> str:
+        """The path of the finished clip; empty where there is none."""
+        clips = [str(value.path) for value in values if isinstance(value, FinishedClip)]
+        return clips[-1] if clips else ""
+
+    def from_result(self, request: VideoRequest, record: str) -> list[FinishedClip]:
+        """The finished clip.
+
+        Raises:
+            TicketError: its file is gone.
+        """
+        if not record:
+            return []
+        if not Path(record).is_file():
+            raise TicketError("The clip is no longer kept; make it again.")
+        return [FinishedClip(Path(record), request)]
 
     def work(self, omni: HaploOmni, request: VideoRequest) -> Iterator[PreviewStep | Status | FinishedClip]:
         """In the engine's thread: the steps of a clip."""
@@ -103,17 +153,6 @@ class VideoService:
                 elapsed_s = time.monotonic() - started_s
                 preview = animated_webp(item.preview(*size), FPS)
                 yield PreviewStep(item.index, item.total, preview, elapsed_s)
-
-
-def timed(steps: Iterator[Item]) -> Iterator[tuple[Item, float]]:
-    """Every step with the seconds that it took itself, whatever others did between two steps."""
-    while True:
-        began_s = time.monotonic()
-        try:
-            item = next(steps)
-        except StopIteration:
-            return
-        yield item, time.monotonic() - began_s
 
 
 def video_request(omni: HaploOmni, prompt: Any, negative_prompt: Any, **form: Any) -> VideoRequest:

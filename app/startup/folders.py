@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from core.errors import HaploOmniError
+
+logger = logging.getLogger(__name__)
+NOWHERE = "none"  # the value of --state that keeps nothing
 
 
 def check_folder(name: str, meaning: str) -> Path:
@@ -84,3 +90,59 @@ class OwnFolder:
                 self._environ["GRADIO_TEMP_DIR"] = self._named
             else:
                 del self._environ["GRADIO_TEMP_DIR"]
+
+
+class StateFolder:
+    """A folder for what outlives a restart: results, uploads and tickets, each for its time.
+
+    One program has it alone.
+    It is found again by the port, as the page is by the visitor's browser.
+
+    Args:
+        named: where, as the settings say; "none" is nowhere, None is the user's own place.
+        port: of the page.
+
+    Attributes:
+        path: the folder; None where nothing outlives the program.
+
+    Raises:
+        HaploOmniError: the named place cannot be written to.
+    """
+
+    def __init__(self, named: str | None, port: int, environ: MutableMapping[str, str]) -> None:
+        self.path: Path | None = None
+        self._lock: FileLock | None = None
+        if named == NOWHERE:
+            return
+        if named is not None:
+            place = check_folder(named, "--state")
+        else:
+            try:
+                place = check_folder(str(users_place(environ)), "this user's state")
+            except (HaploOmniError, RuntimeError) as error:  # a container without a home
+                logger.info("nothing outlives a restart: %s", error)
+                return
+        folder = place / f"page-{port}"
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            self._lock = FileLock(folder / "lock")
+            self._lock.acquire(blocking=False)
+        except (OSError, Timeout) as error:
+            # another program with the same port, at another address of this machine
+            logger.info("nothing outlives a restart: %s", error)
+            self._lock = None
+            return
+        self.path = folder
+
+    def release(self) -> None:
+        """Another program may have it."""
+        if self._lock is not None:
+            self._lock.release()
+
+
+def users_place(environ: MutableMapping[str, str]) -> Path:
+    """Where programs of this user keep what outlives them."""
+    named = environ.get("XDG_STATE_HOME") or environ.get("LOCALAPPDATA")
+    if named and Path(named).is_absolute():
+        return Path(named) / "haploomni"
+    return Path.home() / ".local" / "state" / "haploomni"

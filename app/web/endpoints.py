@@ -14,11 +14,13 @@ from gradio.utils import get_upload_folder
 
 from app.services.chat import ChatService, ClipSettings, chat_sampling
 from app.services.conversation import Conversation
-from app.services.following import Status
 from app.services.video import FinishedClip, VideoService
-from app.web.forms import errors_as_sentences, visitor
+from app.web.browser_state import address, visitor
+from app.web.forms import errors_as_sentences
 from core.errors import MediaError
 from core.requests import brief
+
+NO_GRACE_S = 1.0  # a program that is gone does not come back
 
 
 class Endpoints:
@@ -53,9 +55,10 @@ class Endpoints:
             conversation = Conversation((message,))
             words = ""
             try:
-                async with aclosing(self.chat.answer(conversation, sampling, visitor())) as pieces:
+                ticket = self.chat.submit(conversation, sampling, visitor(), NO_GRACE_S, address())
+                async with aclosing(self.chat.follow(ticket, visitor())) as pieces:
                     async for piece in pieces:
-                        words = words if isinstance(piece, Status) else piece
+                        words = piece if isinstance(piece, str) else words
                         yield words
             finally:
                 self.chat.forget(conversation)
@@ -88,7 +91,8 @@ class Endpoints:
                 seed=seed,
             )
             path = ""
-            async with aclosing(self.video.make(request, visitor())) as pieces:
+            ticket = self.video.submit(request, visitor(), NO_GRACE_S, address=address())
+            async with aclosing(self.video.follow(ticket, visitor())) as pieces:
                 async for piece in pieces:
                     path = str(piece.path) if isinstance(piece, FinishedClip) else path
                     yield path

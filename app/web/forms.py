@@ -8,7 +8,6 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
-from gradio.context import LocalContext
 
 from app.errors import user_message
 
@@ -40,9 +39,3 @@ def errors_as_sentences() -> Iterator[None]:
         raise
     except Exception as error:
         raise page_error(error) from None
-
-
-def visitor() -> str:
-    """Who asks: the browser tab's or the program's session, within a handler."""
-    request = LocalContext.request.get(None)
-    return str(getattr(request, "session_hash", None) or "")

@@ -14,6 +14,7 @@ from app.errors import user_message
 from app.services.chat import ChatService
 from app.services.estimates import Estimates, LoadedModel
 from app.services.video import VideoService
+from app.web.browser_state import OPEN, RESTORED, SCRIPT, introduce, remember_choice
 from app.web.chat_tab import ChatTab
 from app.web.endpoints import Endpoints
 from app.web.forms import PRIVATE
@@ -125,19 +126,45 @@ def build_page(chat: ChatService, video: VideoService, estimates: Estimates) -> 
             gr.Markdown(f"# HaploOmni\n{DESCRIPTION}")
             gr.Markdown(weights_line(estimates.model()), elem_id="weights")
             memory = gr.Markdown(elem_id="memory")
-        with gr.Tabs():
-            with gr.Tab("Chat with images", id="images"):
-                ChatTab(chat, "images", IMAGES_HINT, picture_examples(), clip_settings_open=False)
-            with gr.Tab("Chat with video", id="videos"):
-                ChatTab(chat, "videos", VIDEOS_HINT, clip_examples(), clip_settings_open=True)
-            with gr.Tab("Text to video", id="video"):
-                tab = VideoTab(video, estimates, PROMPTS)
+        with gr.Tabs() as tabs:
+            with gr.Tab("Chat with images", id="images") as images_tab:
+                images = ChatTab(chat, "images", IMAGES_HINT, picture_examples(), clip_settings_open=False)
+            with gr.Tab("Chat with video", id="videos") as videos_tab:
+                videos = ChatTab(chat, "videos", VIDEOS_HINT, clip_examples(), clip_settings_open=True)
+            with gr.Tab("Text to video", id="video") as video_tab:
+                making = VideoTab(video, estimates, PROMPTS)
         Endpoints(chat, video).offer()
+        for tab in (images_tab, videos_tab, video_tab):
+            remember_choice("tab", tab)
+        loaded = find_again(page, tabs, images, videos, making)
         refresh: dict[str, Any] = {"queue": False, **PRIVATE}
         page.load(memory_now, None, memory, **refresh)
-        tab.made.then(memory_now, None, memory, **refresh)
-        page.load(tab.update_estimate, tab.size_inputs, tab.estimate_outputs, **refresh)
+        making.made.then(memory_now, None, memory, **refresh)
+        loaded.then(making.update_estimate, making.size_inputs, making.estimate_outputs, **refresh)
     return page
+
+
+def find_again(page: Page, tabs: gr.Tabs, *parts: ChatTab | VideoTab) -> gr.events.Dependency:
+    """At a load: what the browser kept of the tab, and what is still being made for it.
+
+    Also after a reload of the page's own, as the web framework does once a lost connection is back.
+    """
+    saved = gr.JSON(visible=False)
+
+    def restore(values: Any) -> list[Any]:
+        introduce(values)
+        chosen = values.get("tab") if isinstance(values, dict) else None
+        known = [tab.id for tab in tabs.children if isinstance(tab, gr.Tab)]
+        selected = gr.Tabs(selected=chosen) if chosen in known else gr.skip()
+        return [selected, *(value for part in parts for value in part.restore(values))]
+
+    outputs = [tabs, *(component for part in parts for component in part.restored)]
+    loaded = page.load(restore, saved, outputs, js=OPEN, queue=False, **PRIVATE)
+    # from here on the browser keeps what changes: before, it would keep the page's own beginnings
+    loaded.then(None, js=RESTORED, queue=False)
+    for part in parts:
+        part.wire_after(loaded)
+    return loaded
 
 
 def open_page(
@@ -161,7 +188,7 @@ def open_page(
             share=share,
             theme=theme(),
             css=CSS,
-            head=HEAD,
+            head=HEAD + SCRIPT,
             ssr_mode=False,
             pwa=False,
             show_error=False,

@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from html import escape
 from typing import Any
 
 import gradio as gr
 
 from app.engine.memory import Estimate
+from app.errors import user_message
 from app.formatting import plural
 from app.services.estimates import Estimates
+from app.services.following import Stopped
 from app.services.video import START, FinishedClip, PreviewStep, VideoService
-from app.web.forms import PRIVATE, as_typed, errors_as_sentences, page_error, visitor
+from app.web.browser_state import address, kept_values, remember, visitor
+from app.web.chat_forms import ticket_of
+from app.web.forms import PRIVATE, as_typed, errors_as_sentences, page_error
 from app.web.preview import IDLE, TEMPLATE, step_view, view
+from core.errors import TicketError
 from core.geometry import FRAME_STEP, MIN_SIDE, SIDE_STEP
 from core.requests import MAX_SEED, MAX_STEPS, VideoRequest
 
@@ -42,6 +47,7 @@ class VideoTab:
             with gr.Column(scale=6, min_width=320, elem_id="video-outcome"):
                 self._build_outcome()
         self.used_seed = gr.State(None)
+        self.kept = gr.JSON(visible=False)  # for the browser: the newest ticket
         self.fitting_size = gr.State(None)
         self._wire()
 
@@ -56,7 +62,7 @@ class VideoTab:
         )
         with gr.Row(elem_id="generate-row"):
             self.generate = gr.Button("Generate", variant="primary", elem_id="video-generate")
-            self.stop = gr.Button("Stop", variant="stop", elem_id="video-stop", interactive=False)
+            self.stop = gr.Button(STOP, variant="stop", elem_id="video-stop", interactive=False)
         self.expected = gr.HTML("", elem_id="video-expected")
         self.suggestion = gr.Button("", size="sm", variant="primary", visible=False, elem_id="video-fix")
         gr.Examples(
@@ -67,7 +73,7 @@ class VideoTab:
         )
 
     def _build_settings(self) -> None:
-        profile = self.video.engine.omni.profile
+        profile = self.video.tickets.engine.omni.profile
         own = profile.generation
         limits = profile.generation_limits
         self.negative = gr.Textbox(
@@ -99,7 +105,7 @@ class VideoTab:
         self._build_guidance_and_seed()
 
     def _build_guidance_and_seed(self) -> None:
-        usual = self.video.engine.omni.profile.generation.guidance_scale
+        usual = self.video.tickets.engine.omni.profile.generation.guidance_scale
         with gr.Row():
             self.guidance = gr.Slider(
                 1,
@@ -116,6 +122,7 @@ class VideoTab:
         with gr.Row(elem_id="seed-row"):
             self.fresh = gr.Checkbox(True, label="A new seed each time", elem_id="video-fresh", min_width=160)
             self.roll = gr.Button("⚄ Roll a seed", size="sm", min_width=100, elem_id="video-dice")
+        self.finish = gr.Checkbox(False, label="Finish it also when I close the page", elem_id="video-finish")
 
     def _build_outcome(self) -> None:
         self.preview = gr.HTML(value=view(IDLE), html_template=TEMPLATE, elem_id="preview", label="Preview")
@@ -137,6 +144,7 @@ class VideoTab:
         )
         self.recipe = gr.Markdown("", elem_id="video-recipe")
         self.again = gr.Button("Use this seed again", size="sm", visible=False, elem_id="video-reuse")
+        self.rerun = gr.Button("Make it again", variant="primary", visible=False, elem_id="video-rerun")
 
     def _wire(self) -> None:
         size = [self.frames, self.height, self.width]
@@ -144,6 +152,7 @@ class VideoTab:
         for field in numbers:
             as_typed(field)
         self.size_inputs: list[Any] = [*numbers, self.fresh, self.prompt, self.negative]
+        self.form: list[Any] = [*self.size_inputs, self.finish]
         self.estimate_outputs: list[Any] = [self.expected, self.suggestion, self.fitting_size]
         self._wire_making()
         seed = [self.seed, self.fresh]
@@ -162,7 +171,7 @@ class VideoTab:
         self.suggestion.click(self.apply_suggestion, self.fitting_size, size, **quick)
 
     def _wire_making(self) -> None:
-        outputs = [
+        self.outcome: list[Any] = [
             self.preview,
             self.result,
             self.picture,
@@ -171,13 +180,20 @@ class VideoTab:
             self.used_seed,
             self.generate,
             self.stop,
+            self.rerun,
+            self.kept,
         ]
         self.made = gr.on(
-            [self.generate.click, self.prompt.submit], self.make, self.size_inputs, outputs, **PRIVATE
+            [self.generate.click, self.prompt.submit], self.make, self.form, self.outcome, **PRIVATE
         )
-        # the words come after the cancel, so that no late step can overwrite them
-        stopping = self.stop.click(None, cancels=[self.made], queue=False)
-        stopping.then(self.after_stop, None, [self.preview, self.generate, self.stop], queue=False, **PRIVATE)
+        self.rerun.click(self.make_again, self.kept, self.outcome, **PRIVATE)
+        self.stop.click(self.stop_making, self.kept, self.stop, queue=False, **PRIVATE)
+        remember("video.kept", [self.kept])
+        remember("video.form", self.form)
+
+    def wire_after(self, loaded: gr.events.Dependency) -> None:
+        """What follows a load of the page."""
+        loaded.then(self.reattach, self.kept, self.outcome, **PRIVATE)
 
     # -- handlers
 
@@ -203,7 +219,7 @@ class VideoTab:
         return secrets.randbelow(MAX_SEED + 1), False
 
     async def make(
-        self, frames, height, width, steps, guidance, seed, fresh, prompt, negative
+        self, frames, height, width, steps, guidance, seed, fresh, prompt, negative, finish=False
     ) -> AsyncIterator[tuple]:
         """Generate a clip: previews while it denoises, the file at the end. The form stays as it is.
 
@@ -212,31 +228,102 @@ class VideoTab:
         with errors_as_sentences():
             form = form_values(frames, height, width, steps, guidance, seed, fresh)
             request = await asyncio.to_thread(self.video.request, prompt, negative, **form)
-        running = (gr.Button(interactive=False), gr.Button(interactive=True))
-        idle = (gr.Button(interactive=True), gr.Button(interactive=False))
+            ticket = self.video.submit(request, visitor(), finish=bool(finish), address=address())
+        async for update in self._show(ticket, request):
+            yield update
+
+    async def make_again(self, kept) -> AsyncIterator[tuple]:
+        """A clip that was not finished, once more from its recipe."""
+        with errors_as_sentences():
+            request = self.video.tickets.get(ticket_of(kept), visitor()).job
+            ticket = self.video.submit(request, visitor(), address=address())
+        async for update in self._show(ticket, request):
+            yield update
+
+    async def reattach(self, kept) -> AsyncIterator[tuple]:
+        """After a load of the page: the clip that is being made, or what came of it."""
+        try:
+            ticket = self.video.tickets.get(ticket_of(kept), visitor())
+        except TicketError as error:
+            text = user_message(error) if ticket_of(kept) else IDLE
+            yield (view(text) if ticket_of(kept) else gr.skip(), *(gr.skip(),) * 9)
+            return
+        if ticket.ended is not None and ticket.ended.error is not None:
+            yield (
+                view(user_message(ticket.ended.error)),
+                *no_clip(),
+                *idle_buttons(),
+                gr.Button(visible=True),
+                kept,
+            )
+            return
+        async for update in self._show(ticket_of(kept), ticket.job):
+            yield update
+
+    async def stop_making(self, kept):
+        """Ask for a stop; the outcome says when the model is free."""
+        with suppress(TicketError):
+            self.video.tickets.stop(ticket_of(kept), visitor())
+        return gr.Button("Stopping…", interactive=False)
+
+    async def _show(self, ticket: str, request: VideoRequest) -> AsyncIterator[tuple]:
+        """A job on its way: the outcome with every piece of it."""
         ratio = request.width / request.height
         last = view(f"{START}…", ratio=ratio)
-        yield last, *no_clip(), *running
+        hidden = gr.Button(visible=False)
+        yield last, *no_clip(), *running_buttons(), hidden, {"ticket": ticket}
         try:
-            async with aclosing(self.video.make(request, visitor())) as pieces:
+            async with aclosing(self.video.follow(ticket, visitor())) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, FinishedClip):
-                        yield {**last, **DONE}, *clip_outputs(piece), *idle
+                        yield {**last, **DONE}, *clip_outputs(piece), *idle_buttons(), gr.skip(), gr.skip()
+                        continue
+                    if isinstance(piece, Stopped):
+                        last = {**last, "text": STOPPED}
+                        yield last, *no_clip(), *idle_buttons(), gr.skip(), gr.skip()
                         continue
                     if isinstance(piece, PreviewStep):
                         last = step_view(piece, ratio)
                     elif piece.text:
                         last = {**last, "text": piece.text}
-                    yield last, *(gr.skip(),) * 7
+                    yield last, *(gr.skip(),) * 9
         except Exception as error:
             told = page_error(error)
-            yield view(told.message), *no_clip(), *idle
+            yield view(told.message), *no_clip(), *idle_buttons(), gr.Button(visible=True), gr.skip()
             raise told from None
 
-    def after_stop(self):
-        """After a stop the form and the last preview's place are ready for the next try."""
-        words = "Stopped. Change what you like and generate again."
-        return view(words), gr.Button(interactive=True), gr.Button(interactive=False)
+    def restore(self, saved: Any) -> list[Any]:
+        """What a load of the page finds: the form and the newest ticket as the browser kept them.
+
+        Returns:
+            For :attr:`restored`.
+        """
+        form = [
+            gr.skip() if value is None else value
+            for value in kept_values(saved, "video.form", len(self.form))
+        ]
+        held = saved.get("video.kept") if isinstance(saved, dict) else None
+        ticket = ticket_of(held[0]) if isinstance(held, list) and held else ""
+        return [{"ticket": ticket} if ticket else None, *form]
+
+    @property
+    def restored(self) -> list[Any]:
+        """The outputs of :meth:`restore`."""
+        return [self.kept, *self.form]
+
+
+STOP = "Stop"
+STOPPED = "Stopped. Change what you like and generate again."
+
+
+def running_buttons() -> tuple[gr.Button, gr.Button]:
+    """Generate and Stop while a clip is made."""
+    return gr.Button(interactive=False), gr.Button(STOP, interactive=True)
+
+
+def idle_buttons() -> tuple[gr.Button, gr.Button]:
+    """Generate and Stop while none is."""
+    return gr.Button(interactive=True), gr.Button(STOP, interactive=False)
 
 
 DONE = {"text": "Done.", "percent": 100, "state": "done"}

@@ -48,6 +48,12 @@ def test_an_empty_host_of_a_space_is_reachable():
     assert read_settings([], {"SYSTEM": "", "HAPLO_HOST": ""}).host == "127.0.0.1"
 
 
+def test_a_space_sees_all_visitors_at_one_address():
+    assert read_settings([], {"SYSTEM": "spaces"}).max_per_address == 0
+    assert read_settings(["--max-per-address", "3"], {"SYSTEM": "spaces"}).max_per_address == 3
+    assert read_settings([], {}).max_per_address > 0
+
+
 def test_spaces_around_a_value_do_not_count():
     environ = {
         "HAPLO_PORT": " 8000 ",
@@ -71,6 +77,10 @@ WRONG = {
     "port": ["many", "70000", "-1", "1e3", "9" * 5000, "8000\nx", "\u0663"],
     "max_queue": ["0", "-3", "two"],
     "max_per_visitor": ["0", "-1", "few"],
+    "max_per_address": ["-1", "few"],
+    "max_minutes": ["0", "long"],
+    "keep": ["0", "-5", "1.5"],
+    "grace": ["-1", "short"],
     "device": ["gpu", "cuda:x", "cuda:", "CUDA"],
     "dtype": ["float64", "x"],
     "memory": ["much"],

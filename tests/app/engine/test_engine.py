@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import queue
 import threading
 import time
@@ -10,7 +9,7 @@ import time
 import pytest
 
 from app.engine.engine import Engine
-from app.engine.jobs import Finished, Job, Progress, Queued, Started, State
+from app.engine.jobs import Finished, Progress, Queued, Started, State
 from app.errors import user_message
 from core.errors import BusyError, MediaError
 
@@ -153,63 +152,8 @@ def test_a_full_queue_refuses(engine):
     assert collect(boxes[3])[-1].state is State.DONE
 
 
-def test_a_handler_that_goes_away_frees_the_engine(engine):
-    log = []
-
-    async def visitor():
-        async for event in engine.stream(counting(1000, 0.01, log)):
-            if isinstance(event, Progress):
-                break
-
-    async def both():
-        await visitor()
-        return [e.value async for e in engine.stream(counting(2)) if isinstance(e, Progress)]
-
-    assert asyncio.run(both()) == [0, 1]
-    assert len(log) < 50
-
-
-def test_a_slow_step_gives_heartbeats(engine, monkeypatch):
-    monkeypatch.setattr("app.engine.engine.HEARTBEAT_S", 0.02)
-
-    async def beats():
-        return [e async for e in engine.stream(counting(1, 0.3))]
-
-    assert asyncio.run(beats()).count(None) >= 3
-
-
 def test_unexpected_errors_tell_no_details(caplog):
     said = user_message(KeyError("/secret/path"))
     assert "secret" not in said and "log" in said
     assert "smaller" in user_message(RuntimeError("CUDA out of memory. Tried to allocate"))
     assert "secret" in caplog.text
-
-
-@pytest.mark.parametrize("turns_later", range(5))
-def test_a_cancel_that_meets_an_event_is_not_forgotten(turns_later, engine, monkeypatch):
-    jobs = []
-
-    def submit(work, on_event, **_):
-        jobs.append(Job(lambda: iter(()), on_event))
-        return jobs[-1]
-
-    monkeypatch.setattr(engine, "submit", submit)
-
-    async def read():
-        async for _ in engine.stream(lambda _: iter(())):
-            pass
-
-    async def stopped_while_an_event_arrives():
-        reading = asyncio.create_task(read())
-        while not jobs:
-            await asyncio.sleep(0)
-        await asyncio.sleep(0.01)
-        jobs[0].on_event(Progress("word", 0.0))
-        for _ in range(turns_later):
-            await asyncio.sleep(0)
-        reading.cancel()
-        await asyncio.wait({reading}, timeout=5)
-        assert reading.cancelled()
-
-    asyncio.run(stopped_while_an_event_arrives())
-    assert jobs[0].cancelled

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from app.engine.engine import SHUTTING_DOWN, STOPPED, Engine
 from app.engine.jobs import Finished, Job, Progress, Queued, Started, State
 from core.errors import StoppedError
+from tests.app.engine.scripted import stream, tickets_of
 
 SOON_S = 20.0
 ERRORS = [
@@ -322,17 +323,12 @@ def test_a_thread_that_ends_all_the_same_says_so(monkeypatch, error):
     with pytest.raises(StoppedError, match="restart"):
         engine.submit(good, print)
 
-    async def told():
-        return [event async for event in engine.stream(good)]
-
-    (last,) = asyncio.run(told())
-    assert str(last.error) == STOPPED
     engine.close()
 
 
-def test_a_stream_whose_engine_vanishes_ends(monkeypatch):
+def test_a_reader_whose_engine_vanishes_is_told(monkeypatch):
     """Even a thread that ended without a word is noticed, at the next heartbeat."""
-    monkeypatch.setattr("app.engine.engine.HEARTBEAT_S", 0.01)
+    monkeypatch.setattr("app.engine.tickets.HEARTBEAT_S", 0.01)
     engine = Engine(omni=None)
     release = threading.Event()
 
@@ -340,7 +336,7 @@ def test_a_stream_whose_engine_vanishes_ends(monkeypatch):
         yield release.wait(SOON_S)
 
     async def last():
-        async with aclosing(engine.stream(stuck)) as events:
+        async with aclosing(stream(tickets_of(engine), stuck)) as events:
             await anext(events)
             monkeypatch.setattr(Engine, "alive", False)
             *_, event = [event async for event in events]

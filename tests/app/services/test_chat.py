@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from app.engine.tickets import Tickets
 from app.services.chat import ChatService, ClipSettings
 from app.services.conversation import VideoPart
 from app.services.library import Library
@@ -16,8 +17,9 @@ CLIP = str(bundled_checkpoint().parents[1] / "media" / "circle_left.mp4")
 
 @pytest.fixture
 def chat():
-    service = ChatService(engine=None, library=Library())
+    service = ChatService(Tickets(engine=None), Library())
     yield service
+    service.tickets.close()
     service.library.close()
 
 

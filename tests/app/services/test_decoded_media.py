@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from app.engine.engine import Engine
+from app.engine.tickets import Tickets
 from app.services import decoded_media
 from app.services.chat import ChatService, ClipSettings
 from app.services.conversation import Conversation, ImagePart, VideoPart
@@ -45,15 +46,17 @@ def reads(monkeypatch) -> list[str]:
 
 @pytest.fixture
 def chat(bundled):
-    service = ChatService(Engine(bundled), Library())
+    service = ChatService(Tickets(Engine(bundled)), Library())
     yield service
-    service.engine.close()
+    service.tickets.engine.close()
+    service.tickets.close()
     service.library.close()
 
 
 def answer(chat, conversation: Conversation) -> str:
     async def last() -> str:
-        *_, words = [piece async for piece in chat.answer(chat.readable(conversation), Sampling(4))]
+        ticket = chat.submit(chat.readable(conversation), Sampling(4), "owner")
+        *_, words = [piece async for piece in chat.follow(ticket, "owner") if isinstance(piece, str)]
         return words
 
     return asyncio.run(last())

@@ -26,7 +26,7 @@ def age(path: Path, seconds: float) -> None:
     os.utime(path, (then, then))
 
 
-def test_results_expire_in_a_temporary_folder_only(library):
+def test_results_expire_in_our_own_folder_only(library):
     old, fresh, foreign = library.new_path(".mp4"), library.new_path(".mp4"), library.folder / "notes.txt"
     for path in (old, fresh, foreign):
         path.write_bytes(b"x")
@@ -34,7 +34,7 @@ def test_results_expire_in_a_temporary_folder_only(library):
     age(fresh, KEEP_S - 600)
     age(foreign, 10 * KEEP_S)
     assert library.new_path(".mp4") not in (old, fresh)
-    assert old.exists() is not library.temporary, "a folder that was given is its owner's"
+    assert old.exists() is library.keeps_results, "a folder that was given is its owner's"
     assert fresh.exists()
     assert foreign.exists(), "no result of ours"
 
@@ -101,3 +101,19 @@ def test_closing_removes_what_is_ours(tmp_path, monkeypatch):
     assert not own.folder.exists()
     other.close()
     assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_what_a_visitor_has_outlives_the_program_for_its_time(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"picture")
+    state = tmp_path / "state"
+    first = Library(state=state, keep_s=100)
+    results = [first.new_path(".mp4") for _ in range(2)]
+    for path in results:
+        path.write_bytes(b"clip")
+    kept = Path(first.keep(ImagePart(str(tmp_path / "a.png"))).path)
+    first.close()
+    age(results[0], 160)
+    second = Library(state=state, keep_s=100)
+    assert [path.exists() for path in results] == [False, True]
+    assert kept.exists() and second.keep(ImagePart(str(kept))).path == str(kept)
+    second.close()

@@ -9,7 +9,7 @@ import tempfile
 
 import pytest
 
-from app.startup.folders import OwnFolder, check_folder
+from app.startup.folders import OwnFolder, StateFolder, check_folder
 from core.errors import HaploOmniError
 from tests.app.startup.helpers import one_sentence
 
@@ -76,3 +76,27 @@ def test_no_place_for_temporary_files(a_file, monkeypatch):
     monkeypatch.setattr(tempfile, "gettempdir", nowhere)
     with pytest.raises(HaploOmniError, match="TMPDIR"):
         OwnFolder({})
+
+
+def test_what_outlives_a_program_is_found_again_by_the_port_and_belongs_to_one(tmp_path):
+    environ = {"XDG_STATE_HOME": str(tmp_path)}
+    first = StateFolder(None, 7000, environ)
+    assert first.path is not None and first.path.is_relative_to(tmp_path)
+    if os.name == "posix":
+        assert stat.S_IMODE(first.path.stat().st_mode) == 0o700
+    assert StateFolder(None, 7000, environ).path is None, "another program has it"
+    other = StateFolder(None, 7001, environ)
+    assert other.path not in (None, first.path)
+    first.release()
+    again = StateFolder(None, 7000, environ)
+    assert again.path == first.path
+    again.release()
+    other.release()
+
+
+def test_without_a_place_nothing_outlives_and_the_program_starts(tmp_path, a_file):
+    assert StateFolder("none", 7000, {"XDG_STATE_HOME": str(tmp_path)}).path is None
+    assert StateFolder(None, 7000, {"XDG_STATE_HOME": str(a_file)}).path is None
+    with pytest.raises(HaploOmniError, match="--state"):
+        StateFolder(str(a_file), 7000, {})
+    assert list(tmp_path.iterdir()) == [a_file]

@@ -13,6 +13,7 @@ import gradio as gr
 import pytest
 
 from app.engine.engine import SHUTTING_DOWN, Engine
+from app.engine.tickets import Tickets
 from app.services.chat import MAX_TEXT, ChatService
 from app.services.conversation import GONE, Conversation, Message, TextPart, to_chatbot
 from app.services.library import Library
@@ -52,7 +53,7 @@ def tab_with(tmp_path, monkeypatch):
 
     def make(model):
         with gr.Blocks(analytics_enabled=False):
-            chat = ChatService(Engine(model), Library())
+            chat = ChatService(Tickets(Engine(model)), Library())
             made.append(ChatTab(chat, "t", "hint", [[{"text": "x", "files": []}]], False))
         return made[-1]
 
@@ -137,7 +138,7 @@ def test_a_failure_puts_the_message_back(tab_with, error):
     before = Conversation((Message("user", (TextPart("a"),)),)).with_answer("b")
     message = {"text": "typed with care", "files": []}
     seen, shown_error = send(tab, message, before)
-    _, turns, _, _, returned = seen[-1]
+    _, turns, _, _, returned, _ = seen[-1]
     assert turns == before
     assert returned == message
     box, left = tab.give_back({"text": "typed meanwhile", "files": []}, returned)
@@ -154,21 +155,22 @@ def test_undo_gives_the_question_back_before_what_was_typed(tab_with, upload):
     turns = seen[-1][1]
     (own,) = turns.paths
     assert to_textbox(turns.messages[0]) == {"text": "hello", "files": [own]}
-    _, left, box, _ = tab.undo_last(turns, {"text": "a draft", "files": []})
+    _, left, box, _, kept = tab.undo_last(turns, {"text": "a draft", "files": []}, seen[-1][5])
+    assert kept is None, "nothing is left for the browser to keep"
     assert left == Conversation()
     assert value_of(box) == {"text": "hello\na draft", "files": [own]}
-    _, left, _, _ = tab.undo_last(Conversation(), None)
+    _, left, *_ = tab.undo_last(Conversation(), None, None)
     assert left == Conversation()
 
 
 def test_what_is_typed_while_an_answer_comes_stays(tab_with):
     """Only sending empties the box: not asking again, an answer's end, a stop or clearing."""
     tab = tab_with(Model())
-    turns = send(tab, {"text": "hello", "files": []})[0][-1][1]
+    *_, turns, _, _, _, kept = send(tab, {"text": "hello", "files": []})[0][-1]
     again, error = asyncio.run(everything(tab.ask_again(turns, *ANSWER)))
     assert error is None
     boxes = [update[2] for update in again]
-    boxes += [tab.after_stop(turns)[1], tab.clear_all(turns)[2]]
+    boxes += [asyncio.run(tab.stop(kept))[2], tab.clear_all(turns, kept)[2]]
     changed = [box for box in boxes if isinstance(box, gr.MultimodalTextbox)]
     assert len(changed) >= 4
     assert all("value" not in box.constructor_args for box in changed)
@@ -198,7 +200,7 @@ def test_a_conversation_outlives_the_upload_cache(tab_with, upload):
     assert [part["type"] for part in model.seen[0]["content"]] == ["image", "video", "text"]
     _, error = asyncio.run(everything(tab.ask_again(turns, *ANSWER)))
     assert error is None
-    _, _, box, _ = tab.undo_last(turns, None)
+    _, _, box, *_ = tab.undo_last(turns, None, None)
     files = value_of(box)["files"]
     resent, error = send(tab, {"text": "what is it?", "files": files})
     assert error is None
@@ -238,7 +240,7 @@ def test_an_upload_that_is_gone_before_it_is_sent(tab_with, upload):
 
 def test_a_closing_program_ends_an_answer_with_a_sentence(tab_with):
     tab = tab_with(Model())
-    tab.chat.engine.close()
+    tab.chat.tickets.engine.close()
     seen, error = send(tab, {"text": "typed with care", "files": []})
     assert SHUTTING_DOWN in str(error)
     assert seen[-1][4] == {"text": "typed with care", "files": []}

@@ -39,14 +39,14 @@ def test_ask_about_a_picture(client, bundled):
 
 def test_the_engine_knows_whose_job_it_is(served, monkeypatch):
     engine = served[1]
-    stream = engine.stream
+    submit = engine.submit
     owners = []
 
-    def watched(work, lane, owner):
+    def watched(*given, owner, **named):
         owners.append(owner)
-        return stream(work, lane, owner)
+        return submit(*given, owner=owner, **named)
 
-    monkeypatch.setattr(engine, "stream", watched)
+    monkeypatch.setattr(engine, "submit", watched)
     for client in (Client(served[0], verbose=False), Client(served[0], verbose=False)):
         for _ in range(2):
             client.predict("Who are you?", [], api_name="/images_answer")

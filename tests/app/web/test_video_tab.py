@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from app.engine.engine import STOPPED, Engine
 from app.engine.jobs import Finished, State
 from app.engine.memory import plan_memory
+from app.engine.tickets import Tickets
 from app.services.estimates import Estimates
 from app.services.library import Library
 from app.services.video import MAX_PROMPT, VideoService, video_request
@@ -43,7 +44,8 @@ def tab(bundled):
     # not attached: these tests run nothing, and the model is shared
     engine, library = Engine(bundled), Library()
     with gr.Blocks(analytics_enabled=False):
-        made = VideoTab(VideoService(engine, memory, library), Estimates(engine, memory), ["a red circle"])
+        video = VideoService(Tickets(engine), memory, library)
+        made = VideoTab(video, Estimates(engine, memory), ["a red circle"])
     yield made
     engine.close()
     library.close()
@@ -175,9 +177,34 @@ def test_an_engine_that_stopped_is_told_in_the_line(tab, monkeypatch):
 
 @pytest.mark.parametrize("error", [SystemExit(), KeyboardInterrupt(), StoppedError(STOPPED)])
 def test_whatever_ends_a_job_reaches_the_page_as_a_sentence(tab, monkeypatch, error):
-    async def stream(*_):
-        yield Finished(State.FAILED, error)
+    async def follow(*_):
+        yield 1, Finished(State.FAILED, error)
 
-    monkeypatch.setattr(tab.video.engine, "stream", stream)
+    monkeypatch.setattr(tab.video.tickets, "follow", follow)
     said = refusal(tab, monkeypatch, **GOOD, negative="")
     assert said == STOPPED if isinstance(error, StoppedError) else UNEXPECTED in said
+
+
+@pytest.mark.parametrize("saved", [*ODD[11:], {"video.form": 5}, {"video.form": [1]}, {"video.kept": [7]}])
+def test_whatever_a_browser_sends_back_the_form_stays(tab, saved):
+    kept, *form = tab.restore(saved)
+    assert kept is None and len(form) == len(tab.form)
+    assert all(value == gr.skip() for value in form)
+
+
+def test_a_form_comes_back_as_it_was(tab):
+    values = [9, 64, 128, 5, 2.5, 7, False, "a red circle", "", True]
+    kept, *form = tab.restore({"video.form": values, "video.kept": [{"ticket": "abc"}]})
+    assert kept == {"ticket": "abc"} and form == values
+
+
+def test_an_unknown_ticket_is_told_and_takes_nothing_from_the_page(tab):
+    (update,) = asyncio.run(all_of(tab.reattach({"ticket": "nobody's"})))
+    assert "not known here" in update[0]["text"]
+    assert all(value == gr.skip() for value in update[1:])
+    (update,) = asyncio.run(all_of(tab.reattach(None)))
+    assert all(value == gr.skip() for value in update)
+
+
+async def all_of(updates) -> list:
+    return [update async for update in updates]
