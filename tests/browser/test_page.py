@@ -11,18 +11,16 @@ from pathlib import Path
 
 import pytest
 from gradio.utils import get_upload_folder
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from app.engine.engine import STOPPED
 from core.errors import MediaError
 from quantization import hardware
 from tests.browser.steps import (
-    ARGUMENTS,
     MEDIA,
     PATIENCE_MS,
     answers,
     ask,
-    chromium,
     expect_answers,
     open_video_tab,
     paste,
@@ -30,26 +28,6 @@ from tests.browser.steps import (
 )
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
-        yield made
-        made.close()
-
-
-@pytest.fixture
-def page(browser, served):
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    made = context.new_page()
-    made.set_default_timeout(PATIENCE_MS)
-    expect.set_options(timeout=PATIENCE_MS)
-    made.goto(served[0])
-    made.wait_for_selector("#images-box textarea")
-    yield made
-    context.close()
 
 
 def test_a_picture_and_an_answer_that_grows(page):
