@@ -162,7 +162,7 @@ def evaluate_autoencoder(
     """Encode and decode ``count`` true clips of ``size`` (frames, height, width).
 
     Args:
-        draw: the renderer.
+        draw: the renderer: (scene, height, width, frames) -> uint8 [T, H, W, 3].
     """
     frames, height, width = size
     counts: Counter = Counter()
@@ -191,7 +191,7 @@ def evaluate_detector(
     """The detector on ``count`` true clips, ``frames`` of ``size`` x ``size`` pixels: its own ceiling.
 
     Args:
-        draw: the renderer.
+        draw: the renderer: (scene, height, width, frames) -> uint8 [T, H, W, 3].
     """
     counts: Counter = Counter()
     for _ in range(count):

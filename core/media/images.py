@@ -33,7 +33,8 @@ def read_image(source: str | Path | Image.Image | np.ndarray) -> Image.Image:
     """An upright RGB image of 8 bits; transparency becomes white, of an animation the first frame counts.
 
     Args:
-        source: a file, a Pillow image of any mode, or an array as :func:`~core.media.pixels.image_of` takes.
+        source: a file, a Pillow image of any mode, or an array as :func:`~core.media.pixels.image_of` takes,
+            [H, W] or [H, W, 1 to 4].
 
     Raises:
         MediaError: missing, empty, too large, of a foreign format, damaged, or with a large part missing.

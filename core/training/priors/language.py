@@ -83,6 +83,7 @@ class LanguagePrior(SavedTask):
         return {name: batch.count for name, batch in batches.items()}
 
     def forward(self, batches: dict[str, Any]) -> dict[str, Tensor]:
+        """Cross-entropy of the tokens to learn, by kind of text: scalars, each summed over tokens."""
         losses = {}
         for name, batch in batches.items():
             device = self.language.device

@@ -133,6 +133,7 @@ class VideoPrior(SavedTask):
         return {name: batch.count for name, batch in batches.items()}
 
     def forward(self, batches: dict[str, Any]) -> dict[str, Tensor]:
+        """Squared error of the predicted velocity, by source: scalars, each summed over rows."""
         losses = {}
         device = self.video.device
         for name, batch in batches.items():

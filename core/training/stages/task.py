@@ -125,6 +125,7 @@ class StageTask(Task):
         return {loss: count for loss, count in made.items() if self.stage.counts(Loss(loss), dialogue)}
 
     def forward(self, batches: dict[str, Any]) -> dict[str, Tensor]:
+        """The stage's losses by loss and source: scalars, each summed over its items."""
         made: dict[str, Tensor] = {}
         for name, batch in batches.items():
             for loss, value in self._losses(batch).items():
