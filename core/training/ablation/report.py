@@ -14,14 +14,6 @@ FIGURES = {
     "answer_accuracy/clip": "answers right, clips",
     "diffusion/video": "denoising loss, clips",
 }
-# what is compared with the full way, and what of the paper it stands for
-CLAIMS = {
-    "no warmup": "multimodal warmup (stage 1)",
-    "no pre-scaling": "feature pre-scaling",
-    "plain norm": "multimodal AdaLN",
-    "joint from scratch": "three stages from priors",
-    "fitted start": "starting values as assembled, not fitted",
-}
 
 
 def finals(curves: dict[str, list[dict[str, float]]], figure: str) -> list[float]:
