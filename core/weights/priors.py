@@ -37,13 +37,11 @@ from core.model.modeling import HaploOmniForConditionalGeneration
 from core.processor import HaploOmniProcessor
 from core.profile import default_profile
 from core.weights.prior_loading import (
-    IMAGE_TOKEN,
-    TURN_END,
     VIDEO_ACTIVATIONS,
-    VIDEO_TOKEN,
     check_priors,
     load_prior,
     load_tokenizer,
+    token_settings,
 )
 
 UNTRAINED = "What its vision, language and video prior know; together they have not been trained yet."
@@ -336,10 +334,8 @@ def main(argv: list[str] | None = None) -> int:
         tokenizer = load_tokenizer(options.language)
         if len(tokenizer) > _embedding(language).shape[0]:
             language.resize_token_embeddings(len(tokenizer))
-        image, clip, end = tokenizer.convert_tokens_to_ids([IMAGE_TOKEN, VIDEO_TOKEN, TURN_END])
-        pad = tokenizer.pad_token_id
-        ends = {"eos_token_id": end, "pad_token_id": end if pad is None else pad}
-        model = build_from_priors(vision, language, video, image, clip, options.frozen_timestep, **ends)
+        tokens = token_settings(tokenizer)
+        model = build_from_priors(vision, language, video, **tokens, frozen_timestep=options.frozen_timestep)
     except HaploOmniError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2
