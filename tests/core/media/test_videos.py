@@ -194,7 +194,7 @@ def test_bad_videos(name, clip, tmp_path):
 
 
 def test_oversized_video(monkeypatch, clip):
-    monkeypatch.setattr("core.media.videos.MAX_FILE_BYTES", 100)
+    monkeypatch.setattr("core.media.videos.MAX_VIDEO_BYTES", 100)
     with pytest.raises(MediaError, match="large"):
         probe_video(clip)
     monkeypatch.undo()
