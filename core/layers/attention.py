@@ -15,7 +15,6 @@ class AttentionContext(Protocol):
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Queries [B, H, S, E], keys and values [B, G, S, E] of block ``layer`` -> [B, H, S, E]."""
-        ...
 
 
 class FullAttention:

@@ -91,32 +91,26 @@ class Parts(Protocol):
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Of the language prior."""
-        ...
 
     @property
     def teachers(self) -> Teachers:
         """The three priors, which teach while their parts learn."""
-        ...
 
     @property
     def data(self) -> Data:
         """What stages draw from and are measured on."""
-        ...
 
     @property
     def sample_writer(self) -> SampleWriter | None:
         """Draws samples while stages learn; None for none."""
-        ...
 
     @property
     def vae_folder(self) -> Path | None:
         """The autoencoder's; None if there is none."""
-        ...
 
     @property
     def profile(self) -> CheckpointProfile:
         """What the exported checkpoint says of itself."""
-        ...
 
 
 def data_key(data: Data) -> str:

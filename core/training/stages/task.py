@@ -33,7 +33,6 @@ class Rows(Protocol):
 
     def sample_batch(self, key: str, rows: int, share: BatchShard) -> Batch:
         """The share's part of a batch of ``rows``; ``key`` decides every draw."""
-        ...
 
 
 @dataclass
