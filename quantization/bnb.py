@@ -38,11 +38,8 @@ def is_available(device_type: str) -> bool:
 def full_modules(config: HaploOmniConfig) -> list[str]:
     """Full names of all linear layers that are never quantized: everything but the matrices of the blocks."""
     full = (spec.name for spec in tensor_specs(config) if len(spec.shape) == 2 and not spec.quantizable)
-    return [name.removesuffix(".weight") for name in full if _is_linear(name)]
-
-
-def _is_linear(name: str) -> bool:
-    return name.endswith(".weight") and "embed_tokens" not in name
+    linear = (name for name in full if name.endswith(".weight") and "embed_tokens" not in name)
+    return [name.removesuffix(".weight") for name in linear]
 
 
 def quantization_config(

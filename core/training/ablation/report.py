@@ -16,18 +16,14 @@ FIGURES = {
 }
 
 
-def finals(curves: dict[str, list[dict[str, float]]], figure: str) -> list[float]:
-    """The last value of every seed."""
-    return [points[-1][figure] for points in curves.values() if points and figure in points[-1]]
-
-
 def table(results: Results) -> str:
     """Markdown: the last held-out figures of every arm, mean over seeds and the seeds' range."""
     lines = ["| arm | " + " | ".join(FIGURES.values()) + " |", "|---" * (len(FIGURES) + 1) + "|"]
     for arm, curves in results.items():
         cells = []
         for figure in FIGURES:
-            values = finals(curves, figure)
+            # the last value of every seed
+            values = [points[-1][figure] for points in curves.values() if points and figure in points[-1]]
             cells.append(f"{mean(values):.3f} ({min(values):.3f}-{max(values):.3f})" if values else "-")
         lines.append(f"| {arm} | {' | '.join(cells)} |")
     return "\n".join(lines)
