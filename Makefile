@@ -32,7 +32,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/python -m ruff check . .ci
 	$(BIN)/python -m ruff format --check . .ci
 	$(BIN)/python -m mypy app core quantization
-	$(BIN)/python -m pytest -q tests/unit/test_architecture.py
+	$(BIN)/python -m pytest -q tests/repository/test_architecture.py tests/repository/test_docstrings.py
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.bench $(ARGS)

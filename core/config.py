@@ -252,17 +252,12 @@ class HaploOmniConfig(PreTrainedConfig):
         _, _, limit = self.image_aspect_ratio.partition("anyres_max_")
         return int(limit) if limit else None
 
-    @property
-    def total_layers(self) -> int:
-        """Blocks of all three parts."""
-        return sum(self.part(name).num_hidden_layers for name in ("pre", "base", "post"))
-
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:  # noqa: ARG002
         """What sizes key-value caches: this configuration with the layers of all three parts counted."""
         if not decoder:
             return self
         flat = copy.copy(self)
-        flat.num_hidden_layers = self.total_layers
+        flat.num_hidden_layers = sum(self.part(name).num_hidden_layers for name in ("pre", "base", "post"))
         return flat
 
 

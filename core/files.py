@@ -113,7 +113,10 @@ def stored_shapes(files: Iterable[Path]) -> dict[str, tuple[int, ...]]:
 
 
 def read_tensors(files: Iterable[Path]) -> Iterator[tuple[str, Tensor]]:
-    """(name, tensor) of whole safetensors files, one after the other; they are mapped, not read at once."""
+    """(name, tensor) of whole safetensors files, one after the other.
+
+    The tensors, of any shape, are mapped, not read at once.
+    """
     for file in files:
         with safe_open(file, "pt") as opened:
             for name in opened.keys():  # noqa: SIM118  (not a dict)

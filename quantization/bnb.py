@@ -22,10 +22,8 @@ OUTLIERS = 6.0  # of int8: activations beyond it are multiplied in full (LLM.int
 PACKED_ROWS = 32
 PACKED_COLUMNS = 64
 
-# warnings that people should not act on: int8 casts its input (one a layer and a forward pass),
-# and an optional package of CPU kernels is missing, which would be fetched from a hub
-for noisy in ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops"):
-    logging.getLogger(noisy).setLevel(logging.ERROR)
+# int8 warns that it casts its input, once a layer and a forward pass; people cannot act on it
+logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 
 
 def is_available(device_type: str) -> bool:
@@ -40,11 +38,8 @@ def is_available(device_type: str) -> bool:
 def full_modules(config: HaploOmniConfig) -> list[str]:
     """Full names of all linear layers that are never quantized: everything but the matrices of the blocks."""
     full = (spec.name for spec in tensor_specs(config) if len(spec.shape) == 2 and not spec.quantizable)
-    return [name.removesuffix(".weight") for name in full if _is_linear(name)]
-
-
-def _is_linear(name: str) -> bool:
-    return name.endswith(".weight") and "embed_tokens" not in name
+    linear = (name for name in full if name.endswith(".weight") and "embed_tokens" not in name)
+    return [name.removesuffix(".weight") for name in linear]
 
 
 def quantization_config(

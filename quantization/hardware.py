@@ -35,11 +35,6 @@ def host_free_bytes() -> int:
     return _least(psutil.virtual_memory().available, container_limits().free_bytes)
 
 
-def host_total_bytes() -> int:
-    """Main memory of the machine, or of the container."""
-    return _least(psutil.virtual_memory().total, container_limits().memory_bytes)
-
-
 def _least(amount: int, limit: int | None) -> int:
     """An amount within a limit; None is no limit."""
     return amount if limit is None else min(amount, limit)
@@ -74,7 +69,8 @@ def detect(device: torch.device, ours: int = 0) -> Hardware:
     free = host + ours
     name = f"CPU with {cores} core{'s' * (cores != 1)}"
     bf16 = computes_bfloat16(device)
-    return Hardware(Device.CPU, name, free, host_total_bytes(), free, bf16, is_available("cpu"))
+    total = _least(psutil.virtual_memory().total, container_limits().memory_bytes)
+    return Hardware(Device.CPU, name, free, total, free, bf16, is_available("cpu"))
 
 
 def hypothetical_gpu(size: int, bf16: bool = True, host: int | None = None) -> Hardware:

@@ -33,7 +33,7 @@ TOKEN_IDS = ("image_token_index", "video_token_index", "eos_token_id", "pad_toke
 
 
 def random_tensor(spec: TensorSpec, seed: int, spread: float, dtype: torch.dtype) -> Tensor:
-    """A tensor of the spec's shape: norms and gates as they start, everything else normal numbers.
+    """A tensor of any shape, the spec's: norms and gates as they start, everything else normal numbers.
 
     The same seed and name give the same values.
 

@@ -88,7 +88,7 @@ class QuestionSet:
         held_out: combinations and templates that training never uses; else those it uses.
         pairs: pictures and clips of the pairs of colour and shape that training never shows.
         strangers: ask as people do who never saw training's templates, nor the held-out ones.
-        draw: the renderer.
+        draw: the renderer: (scene, height, width, frames) -> uint8 [T, H, W, 3].
     """
 
     def __init__(

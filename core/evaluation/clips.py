@@ -26,11 +26,7 @@ Scores = dict[str, tuple[int, int]]
 
 
 def single_scenes(
-    rng: random.Random,
-    held_out: bool,
-    pairs: bool = False,
-    aspect: tuple[float, float] = (1.0, 1.0),
-    varied: bool = False,
+    rng: random.Random, held_out: bool, pairs: bool = False, varied: bool = False
 ) -> Iterator[Scene]:
     """Endless scenes of one object, every combination of one side of the split in a shuffled round.
 
@@ -38,14 +34,13 @@ def single_scenes(
         rng: the only source of chance.
         held_out: the side of the split.
         pairs: of the unseen pairs instead.
-        aspect: the frame's (width, height) in units of its shorter side.
         varied: in any look.
     """
     pool = combinations(held_out, pairs)
     rng.shuffle(pool)
     while True:
         for combination in pool:
-            yield sample_scene(rng, aspect=aspect, combination=combination, varied=varied)
+            yield sample_scene(rng, combination=combination, varied=varied)
 
 
 def group_scenes(rng: random.Random, held_out: bool, count: int = 2, varied: bool = False) -> Iterator[Scene]:
@@ -162,7 +157,7 @@ def evaluate_autoencoder(
     """Encode and decode ``count`` true clips of ``size`` (frames, height, width).
 
     Args:
-        draw: the renderer.
+        draw: the renderer: (scene, height, width, frames) -> uint8 [T, H, W, 3].
     """
     frames, height, width = size
     counts: Counter = Counter()
@@ -191,7 +186,7 @@ def evaluate_detector(
     """The detector on ``count`` true clips, ``frames`` of ``size`` x ``size`` pixels: its own ceiling.
 
     Args:
-        draw: the renderer.
+        draw: the renderer: (scene, height, width, frames) -> uint8 [T, H, W, 3].
     """
     counts: Counter = Counter()
     for _ in range(count):

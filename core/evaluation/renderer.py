@@ -22,9 +22,9 @@ TONE = 0.62  # of the object's colour
 Point = tuple[float, float]
 
 
-def _regular(count: int, reach: Sequence[float], start: float = -pi / 2) -> list[Point]:
-    """Corners around a centre, with alternating distances."""
-    angles = [start + 2 * pi * corner / count for corner in range(count)]
+def _regular(count: int, reach: Sequence[float]) -> list[Point]:
+    """Corners around a centre, the first at the top, with alternating distances."""
+    angles = [-pi / 2 + 2 * pi * corner / count for corner in range(count)]
     return [
         (reach[n % len(reach)] * cos(angle), reach[n % len(reach)] * sin(angle))
         for n, angle in enumerate(angles)
@@ -77,16 +77,12 @@ def _draw_item(
     _draw(pen, item.shape, centre, radius * side - rim, rgb)
 
 
-def render_otherwise(
-    scene: Scene, height: int, width: int, num_frames: int = 1, outlined: bool | None = None
-) -> np.ndarray:
+def render_otherwise(scene: Scene, height: int, width: int, num_frames: int = 1) -> np.ndarray:
     """Draw a scene as :func:`core.scenes.scene.render` does, in another hand: uint8 RGB [T, H, W, 3].
 
-    Args:
-        outlined: with outlines or without; None lets the background decide, so that both occur.
+    The background decides whether there are outlines, so that both occur.
     """
-    if outlined is None:
-        outlined = sum(scene.background_rgb) % 2 == 0
+    outlined = sum(scene.background_rgb) % 2 == 0
     painted = paint_background(scene.background_rgb, scene.texture, height * SCALE, width * SCALE)
     background = Image.fromarray(painted)
     frames = []

@@ -7,12 +7,11 @@ import numpy as np
 from core.opencv import cv2
 
 
-def contact_sheet(clips: list[tuple[str, np.ndarray]], columns: int = 2) -> np.ndarray:
-    """Clips side by side, each as five of its frames with the prompt above.
+def contact_sheet(clips: list[tuple[str, np.ndarray]]) -> np.ndarray:
+    """Clips in two columns, each as five of its frames with the prompt above.
 
     Args:
         clips: prompts with frames uint8 RGB [T, H, W, 3], all of one size.
-        columns: clips side by side.
 
     Returns:
         uint8 BGR [height, width, 3].
@@ -24,7 +23,7 @@ def contact_sheet(clips: list[tuple[str, np.ndarray]], columns: int = 2) -> np.n
         label = np.full((20, row.shape[1], 3), 255, np.uint8)
         cv2.putText(label, text, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
         cells.append(np.concatenate([label, row, np.full((4, row.shape[1], 3), 255, np.uint8)]))
-    while len(cells) % columns:
+    if len(cells) % 2:
         cells.append(np.full_like(cells[0], 255))
-    rows = [np.concatenate(cells[i : i + columns], axis=1) for i in range(0, len(cells), columns)]
+    rows = [np.concatenate(cells[i : i + 2], axis=1) for i in range(0, len(cells), 2)]
     return np.concatenate(rows)

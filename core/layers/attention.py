@@ -15,7 +15,6 @@ class AttentionContext(Protocol):
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Queries [B, H, S, E], keys and values [B, G, S, E] of block ``layer`` -> [B, H, S, E]."""
-        ...
 
 
 class FullAttention:
@@ -33,7 +32,7 @@ class FullAttention:
         self.eager = eager
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ARG002
-        """See :meth:`AttentionContext.attend`; all blocks see the same."""
+        """Queries [B, H, S, E], keys and values [B, G, S, E] -> [B, H, S, E]; all blocks see the same."""
         if self.eager:
             return eager_attention(query, key, value, self.mask)
         return grouped_attention(query, key, value, self.mask, self.causal)
@@ -55,7 +54,11 @@ def grouped_attention(
 
 
 def eager_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """:func:`grouped_attention` of the same shapes in plain matrix products, with an explicit mask."""
+    """:func:`grouped_attention` in plain matrix products: [B, H, S, E], [B, G, K, E] -> [B, H, S, E].
+
+    Args:
+        mask: boolean, broadcast to [B, H, S, K], True where a query may look; None where all is seen.
+    """
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key = key.repeat_interleave(groups, dim=1)  # (B, H, K, E)

@@ -10,7 +10,7 @@ RotaryTable = tuple[Tensor, Tensor]
 
 
 def rotary_table(position_ids: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> RotaryTable:
-    """Cosine and sine for ``position_ids`` [B, S]; angles in float32, result in ``dtype``."""
+    """Cosine and sine [B, 1, S, E] for ``position_ids`` [B, S]; angles in float32, result in ``dtype``."""
     exponent = torch.arange(0, head_dim, 2, device=position_ids.device, dtype=torch.float32) / head_dim
     angles = position_ids[..., None].float() * (1.0 / theta**exponent)  # (B, S, E/2)
     angles = torch.cat([angles, angles], dim=-1)[:, None]  # (B, 1, S, E)

@@ -104,11 +104,11 @@ def _encoder_path(moviepys: str, imageios: str, search_path: str) -> str:
         ) from error
 
 
-def try_encoder() -> None:
-    """Encode one small frame, and look at what comes out.
+def check_encoder() -> None:
+    """Encode one small frame with the ffmpeg that clips are written with; about 0.1 s, and once only.
 
     Raises:
-        MediaError: ffmpeg is missing, cannot be run or cannot write H.264.
+        MediaError: ffmpeg is missing, cannot be run or cannot write H.264; the variable at fault is named.
     """
     _try_encoder(encoder_path())
 

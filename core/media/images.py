@@ -18,8 +18,6 @@ from core.media.kinds import IMAGE_FORMATS, MAX_IMAGE_BYTES, picture_format
 from core.media.mending import is_filler, mended
 from core.media.pixels import image_of, to_rgb
 
-FORMATS = IMAGE_FORMATS
-MAX_FILE_BYTES = MAX_IMAGE_BYTES
 MAX_PIXELS = 25_000_000
 MAX_SIDE = 8192
 MAX_ASPECT = 20
@@ -33,7 +31,8 @@ def read_image(source: str | Path | Image.Image | np.ndarray) -> Image.Image:
     """An upright RGB image of 8 bits; transparency becomes white, of an animation the first frame counts.
 
     Args:
-        source: a file, a Pillow image of any mode, or an array as :func:`~core.media.pixels.image_of` takes.
+        source: a file, a Pillow image of any mode, or an array as :func:`~core.media.pixels.image_of` takes,
+            [H, W] or [H, W, 1 to 4].
 
     Raises:
         MediaError: missing, empty, too large, of a foreign format, damaged, or with a large part missing.
@@ -44,7 +43,7 @@ def read_image(source: str | Path | Image.Image | np.ndarray) -> Image.Image:
         return _decoded(source, "The image")
     path = Path(source)
     label = label_of("image", path)
-    check_file(path, label, MAX_FILE_BYTES)
+    check_file(path, label, MAX_IMAGE_BYTES)
     data = path.read_bytes()
     try:
         return _decoded(_opened(data, label), label)
@@ -68,7 +67,7 @@ def _opened(data: bytes, label: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # DIB: a BMP without its first 14 bytes
-            return _with_clear_gray(Image.open(io.BytesIO(data), formats=(*FORMATS, "DIB")), data)
+            return _with_clear_gray(Image.open(io.BytesIO(data), formats=(*IMAGE_FORMATS, "DIB")), data)
     except Image.DecompressionBombError:
         raise MediaError(
             f"{label} has more than {MAX_PIXELS // 10**6} megapixels; please make it smaller."
@@ -78,7 +77,7 @@ def _opened(data: bytes, label: str) -> Image.Image:
             raise _Damaged(
                 f"{label} is damaged or incomplete and not a readable image; please save it again."
             ) from error
-        kinds = ", ".join(FORMATS)
+        kinds = ", ".join(IMAGE_FORMATS)
         raise _Damaged(f"{label} is not a readable image; use one of {kinds}.") from error
 
 

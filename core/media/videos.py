@@ -25,7 +25,6 @@ from core.media.timing import frame_times, spread
 if TYPE_CHECKING:
     from cv2 import VideoCapture
 
-MAX_FILE_BYTES = MAX_VIDEO_BYTES
 MAX_DURATION_S = 600.0
 MAX_SIDE = 4096
 MAX_FRAMES = 20_000
@@ -89,7 +88,7 @@ def probe_video(source: str | Path) -> Clip:
         MediaError: missing, empty, too large, too long, of a foreign format, damaged, or cut by over a tenth.
     """
     path = Path(source)
-    check_file(path, label_of("video", path), MAX_FILE_BYTES)
+    check_file(path, label_of("video", path), MAX_VIDEO_BYTES)
     status = path.stat()
     identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return _probe(path, identity, (MAX_DURATION_S, MAX_SIDE, MAX_FRAMES))

@@ -84,12 +84,6 @@ def plan_grid(
     return GridPlan(rows, columns, top, bottom, left, right, out_height, out_width, newline)
 
 
-def num_tiles(image_size: tuple[int, int], pinpoints: list[list[int]], tile_size: int) -> int:
-    """Tiles of an image of ``image_size``, (height, width) in pixels; see :func:`plan_grid`."""
-    height, width = select_best_resolution(image_size, pinpoints)
-    return (height // tile_size) * (width // tile_size)
-
-
 def video_token_count(frames: int, patches_per_side: int) -> int:
     """Tokens of a clip: every frame's patches and one newline at the end."""
     return frames * patches_per_side**2 + 1

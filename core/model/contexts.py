@@ -97,10 +97,16 @@ class PrefixAttention:
 
 
 class StackInput(NamedTuple):
-    """Tokens of any modality, where they stand, and who sees whom."""
+    """Tokens of any modality, where they stand, and who sees whom.
 
-    embeds: Tensor  # (B, S, D) at the width of the part that reads them
-    position_ids: Tensor  # (B, S)
+    Args:
+        embeds: [B, S, D] at the width of the part that reads them.
+        position_ids: [B, S].
+        context: who sees whom.
+    """
+
+    embeds: Tensor
+    position_ids: Tensor
     context: AttentionContext
 
 

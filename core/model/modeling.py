@@ -26,7 +26,7 @@ from core.layers import (
 )
 from core.layers.embeddings import unpatchify
 from core.model import masks
-from core.model.anyres import GridPlan, pack_media, place_media, plan_grid, video_token_count
+from core.model.anyres import GridPlan, pack_media, place_media, plan_grid
 from core.model.contexts import (
     PrefixAttention,
     PromptKVCache,
@@ -366,10 +366,6 @@ class HaploOmniForConditionalGeneration(PreTrainedModel, GenerationMixin):
         length = frames * (height // LATENT_PATCH) * (width // LATENT_PATCH)
         noise = self.norm_out(self.norm_final(hidden[:, -length:]), temb=time)  # (B, N, post width)
         return unpatchify(self.proj_out(noise), frames, height, width)
-
-    def video_tokens(self, frames: int) -> int:
-        """Placeholder tokens of a clip of ``frames`` frames."""
-        return video_token_count(frames, self.config.patches_per_side)
 
 
 def _loading_faults(info: dict[str, Any]) -> str:

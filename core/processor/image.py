@@ -35,20 +35,16 @@ def resize(image: Image.Image, size: tuple[int, int], resample: int) -> Image.Im
     return image.resize((width, image.height), resample=resample).resize(size, resample=resample)
 
 
-class HaploOmniImageProcessor(BaseImageProcessor):
-    """Lays an image out on the best of several resolutions and cuts it into square tiles.
+class TileProcessor(BaseImageProcessor):
+    """The settings that pictures and clips share.
 
     Args:
-        image_grid_pinpoints: (height, width) candidates in pixels.
         size: ``{"height", "width"}`` of a tile in pixels, both the same.
         resample, rescale_factor, image_mean, image_std: as in the released ``preprocessor_config.json``.
     """
 
-    model_input_names = ["pixel_values", "image_sizes"]
-
     def __init__(
         self,
-        image_grid_pinpoints: list[list[int]] | None = None,
         size: dict[str, int] | None = None,
         resample: int = 3,
         rescale_factor: float = 1 / 255,
@@ -58,12 +54,26 @@ class HaploOmniImageProcessor(BaseImageProcessor):
     ) -> None:
         super().__init__(**kwargs)
         self.size = size or {"height": 224, "width": 224}
-        side = self.size["height"]
-        self.image_grid_pinpoints = image_grid_pinpoints or [[side, side]]
         self.resample = resample
         self.rescale_factor = rescale_factor
         self.image_mean = image_mean or CLIP_MEAN
         self.image_std = image_std or CLIP_STD
+
+
+class HaploOmniImageProcessor(TileProcessor):
+    """Lays an image out on the best of several resolutions and cuts it into square tiles.
+
+    Args:
+        image_grid_pinpoints: (height, width) candidates in pixels.
+        settings: of :class:`TileProcessor`.
+    """
+
+    model_input_names = ["pixel_values", "image_sizes"]
+
+    def __init__(self, image_grid_pinpoints: list[list[int]] | None = None, **settings: Any) -> None:
+        super().__init__(**settings)
+        side = self.size["height"]
+        self.image_grid_pinpoints = image_grid_pinpoints or [[side, side]]
 
     def tiles(self, image: Image.Image) -> list[Image.Image]:
         """The tiles of an RGB image, each ``size`` large, row by row."""

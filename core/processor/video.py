@@ -7,31 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import BaseImageProcessor, BatchFeature
+from transformers import BatchFeature
 
-from core.processor.image import CLIP_MEAN, CLIP_STD, normalize, resize
+from core.processor.image import TileProcessor, normalize, resize
 
 
-class HaploOmniVideoProcessor(BaseImageProcessor):
+class HaploOmniVideoProcessor(TileProcessor):
     """Resizes every frame to one square tile; sampling frames from a file is :mod:`core.media`'s work."""
 
     model_input_names = ["pixel_values_videos"]
-
-    def __init__(
-        self,
-        size: dict[str, int] | None = None,
-        resample: int = 3,
-        rescale_factor: float = 1 / 255,
-        image_mean: list[float] | None = None,
-        image_std: list[float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.size = size or {"height": 224, "width": 224}
-        self.resample = resample
-        self.rescale_factor = rescale_factor
-        self.image_mean = image_mean or CLIP_MEAN
-        self.image_std = image_std or CLIP_STD
 
     def preprocess(self, videos: list[np.ndarray], **kwargs: Any) -> BatchFeature:  # noqa: ARG002
         """Clips, each uint8 RGB [T, H, W, 3] with the same T, frame by frame to tiles.

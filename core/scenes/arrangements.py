@@ -17,7 +17,6 @@ def sample_scene(
     count: int = 1,
     held_out: bool = False,
     motion: str | None = None,
-    background: str | None = None,
     aspect: Aspect = SQUARE,
     clip: bool = True,
     pairs: bool = False,
@@ -32,7 +31,6 @@ def sample_scene(
             Two stand in a relation and may move, three may move, more are still and do not touch.
         held_out: take combinations from the held-out side of the split.
         motion: fix a single object's motion; None draws one.
-        background: fix the background's name, and make it plain; None draws both.
         aspect: the frame's (width, height) in units of its shorter side.
         clip: False keeps several objects still.
         pairs: take a single object of the unseen pairs.
@@ -53,10 +51,10 @@ def sample_scene(
         else:
             items = _scattered(rng, count, held_out, aspect)
         possible = backgrounds_for([c for item in items for c in (item.colour, item.becomes) if c])
-        if (background in possible) if background else possible:
+        if possible:
             break
-    name = background or rng.choice(possible)
-    texture = "plain" if background or rng.random() < 0.6 else rng.choice(TEXTURES[1:])
+    name = rng.choice(possible)
+    texture = "plain" if rng.random() < 0.6 else rng.choice(TEXTURES[1:])
     rgb = jitter(BACKGROUNDS[name], rng, BACKGROUND_JITTER)
     if varied:
         items = [replace(item, rgb=wide_jitter(item.colour, rng)) for item in items]

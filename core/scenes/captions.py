@@ -71,8 +71,8 @@ def background_name(scene: Scene) -> str:
     return scene.background if scene.texture == "plain" else f"{scene.texture} {scene.background}"
 
 
-def moves(item: SceneObject, speed: bool = False) -> str:
-    """What it does, as a verb: "moves left", "enters from the top", "slowly moves up"."""
+def moves(item: SceneObject) -> str:
+    """What it does, as a verb: "moves left", "enters from the top"."""
     if item.motion in VERBS:
         return VERBS[item.motion]
     if item.motion == "changing":
@@ -81,8 +81,7 @@ def moves(item: SceneObject, speed: bool = False) -> str:
         return f"enters from the {origin(item)}"
     if item.motion == "leaving":
         return f"leaves to the {goal(item)}"
-    way = slantwise(item.motion) if item.motion in DIAGONALS else item.motion
-    return f"{item.speed} moves {way}" if speed and item.speed else f"moves {way}"
+    return f"moves {slantwise(item.motion) if item.motion in DIAGONALS else item.motion}"
 
 
 def slantwise(motion: str) -> str:

@@ -25,20 +25,15 @@ class Change:
     answer: str
 
 
-def sample_change(
-    rng: random.Random, held_out: bool = False, aspect: tuple[float, float] = (1.0, 1.0)
-) -> Change:
-    """Two pictures of one to three things, with one change or none.
+def sample_change(rng: random.Random, held_out: bool = False) -> Change:
+    """Two square pictures of one to three things, with one change or none.
 
     Args:
         rng: the only source of chance.
         held_out: combinations that training never uses.
-        aspect: the frame's (width, height) in units of its shorter side.
     """
     while True:
-        scene = sample_scene(
-            rng, rng.choice((1, 1, 2, 3)), held_out, motion="still", aspect=aspect, clip=False, varied=True
-        )
+        scene = sample_scene(rng, rng.choice((1, 1, 2, 3)), held_out, motion="still", clip=False, varied=True)
         shapes = [item.shape for item in scene.objects]
         if scene.relation == "in front of" or len(set(shapes)) < len(shapes):
             continue

@@ -25,15 +25,15 @@ BEGINNINGS = ("b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "br", 
 ENDINGS = ("b", "d", "k", "l", "m", "n", "st")
 
 
-def _nonce_words(count: int = 300) -> tuple[str, ...]:
-    """Words of two or three syllables that mean nothing, at most ``count``."""
+def _nonce_words() -> tuple[str, ...]:
+    """Words of two or three syllables that mean nothing, at most three hundred."""
     rng = random.Random(0)
 
     def word() -> str:
         syllables = (rng.choice(BEGINNINGS) + rng.choice("aeiou") for _ in range(rng.choice((2, 2, 3))))
         return "".join(syllables) + rng.choice(ENDINGS)
 
-    made = dict.fromkeys(word() for _ in range(count))
+    made = dict.fromkeys(word() for _ in range(300))
     return tuple(word for word in made if word not in OUT_OF_DOMAIN_NOUNS)
 
 

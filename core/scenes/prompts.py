@@ -161,13 +161,14 @@ def _with_background(said: str, scene: Scene, rng: random.Random, held_out: bool
     return order.format(s=said, behind=behind, a=a, b=b)
 
 
-def prompt(scene: Scene, rng: random.Random, clip: bool, held_out: bool = False, rough: bool = True) -> str:
-    """A generation prompt in one of many wordings; now and then it leaves the background open.
+def prompt(scene: Scene, rng: random.Random, clip: bool, held_out: bool = False) -> str:
+    """A generation prompt in one of many wordings, with the slips of a keyboard.
+
+    Now and then it leaves the background open.
 
     Args:
         clip: whether motion is asked for.
         held_out: in words that training never uses.
-        rough: with the slips of a keyboard: articles missing, all lower or upper case, a wrong letter.
     """
     said = _things(scene, rng, clip, held_out, rng.random() < 0.35, rng.random() < 0.7)
     if rng.random() < 0.92:
@@ -176,9 +177,4 @@ def prompt(scene: Scene, rng: random.Random, clip: bool, held_out: bool = False,
     opens = said.startswith(("a ", "an ")) and rng.random() < (0.5 if clip else 0.75)
     opening = OPENINGS.pick(rng, held_out) if opens else "{it}"
     text = opening.format(it=said, medium=rng.choice(MEDIA[clip]))
-    text = " ".join(text.replace(",,", ",").split())
-    if rough:
-        text = roughen(text, rng)
-    elif rng.random() < 0.3:
-        text = f"{text[0].upper()}{text[1:]}"
-    return text
+    return roughen(" ".join(text.replace(",,", ",").split()), rng)

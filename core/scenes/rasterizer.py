@@ -40,6 +40,7 @@ BRIGHT = 200  # a brighter background has a darker second tone
 TEXTURE_CELLS = 6  # stripes, squares or dots along the shorter side, and as many gaps
 DISTINCT = 34.0  # CIELAB distance from which a colour stands out from a background
 BACKGROUND_JITTER = 5  # levels of 255
+WIDE_JITTER = 40  # levels of 255, of objects in any look
 DARK = 36.0  # CIELAB lightness: of two darker colours neither stands out from the other
 
 
@@ -209,11 +210,11 @@ def jitter(rgb: RGB, rng: random.Random, amount: int = 9) -> RGB:
     return red, green, blue
 
 
-def wide_jitter(name: str, rng: random.Random, amount: int = 40) -> RGB:
+def wide_jitter(name: str, rng: random.Random) -> RGB:
     """A colour that everybody would call ``name``: clearly nearer to that of the palette than to others."""
     place = list(COLOURS).index(name)
     for _ in range(20):
-        made = jitter(COLOURS[name], rng, amount)
+        made = jitter(COLOURS[name], rng, WIDE_JITTER)
         distances = palette_distances(np.array([made]), COLOURS)[0]
         if distances[place] < 0.6 * np.delete(distances, place).min():
             return made

@@ -52,18 +52,16 @@ SMALL_TALK: tuple[tuple[tuple[str, ...], str], ...] = (
 )  # fmt: skip
 
 
-def small_talk(rng: random.Random, held_out: bool = False) -> QAPair:
+def small_talk(rng: random.Random) -> QAPair:
     """One question without a picture or clip, with an answer that is honest about what this model is."""
     kind = rng.random()
     if kind < 0.4:
         scene = sample_scene(rng, count=rng.choice((1, 1, 2)))
         if kind < 0.12:
-            return QAPair("small_talk", prompt(scene, rng, True, held_out), ELSEWHERE, ELSEWHERE)
+            return QAPair("small_talk", prompt(scene, rng, clip=True), ELSEWHERE, ELSEWHERE)
         asked = None
         while asked is None:
-            asked = QuestionSampler(scene, rng, clip=rng.random() < 0.3, held_out=held_out).ask(
-                rng.choice(IMAGE_KINDS)
-            )
+            asked = QuestionSampler(scene, rng, clip=rng.random() < 0.3).ask(rng.choice(IMAGE_KINDS))
         return QAPair("small_talk", asked.question, NOTHING_YET, NOTHING_YET)
     questions, answer = rng.choice(SMALL_TALK)
     return QAPair("small_talk", rng.choice(questions), answer, answer)

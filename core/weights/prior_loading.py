@@ -93,6 +93,14 @@ def load_tokenizer(name: str) -> Any:
     return tokenizer
 
 
+def token_settings(tokenizer: Any) -> dict[str, Any]:
+    """Ids of placeholders, end and padding, as :func:`core.weights.priors.build_from_priors` takes them."""
+    image, video, end = tokenizer.convert_tokens_to_ids([IMAGE_TOKEN, VIDEO_TOKEN, TURN_END])
+    pad = tokenizer.pad_token_id
+    ends = {"eos_token_id": end, "pad_token_id": end if pad is None else pad}
+    return {"image_token": image, "video_token": video, **ends}
+
+
 def check_priors(vision: object, language: object, video: object) -> None:
     """Refuse priors that the three parts cannot express.
 

@@ -37,13 +37,11 @@ from core.model.modeling import HaploOmniForConditionalGeneration
 from core.processor import HaploOmniProcessor
 from core.profile import default_profile
 from core.weights.prior_loading import (
-    IMAGE_TOKEN,
-    TURN_END,
     VIDEO_ACTIVATIONS,
-    VIDEO_TOKEN,
     check_priors,
     load_prior,
     load_tokenizer,
+    token_settings,
 )
 
 UNTRAINED = "What its vision, language and video prior know; together they have not been trained yet."
@@ -173,20 +171,13 @@ def _rope_theta(config: Any) -> float:
     return float(given.get("rope_theta", getattr(config, "rope_theta", 10000.0)))
 
 
-def _copy(target: nn.Linear, source: nn.Linear) -> None:
-    """Weight [out, in] and bias [out]; a bias that the source does not have is 0."""
+def _copy(target: Any, source: Any) -> None:
+    """Weight and bias of a linear layer or a norm; a bias that the source does not have is 0."""
     target.weight.copy_(source.weight)
     if target.bias is not None and source.bias is not None:
         target.bias.copy_(source.bias)
     elif target.bias is not None:
         target.bias.zero_()
-
-
-def _copy_norm(target: Any, source: Any) -> None:
-    """Weight and bias, each [D]."""
-    target.weight.copy_(source.weight)
-    if target.bias is not None:
-        target.bias.copy_(source.bias)
 
 
 def _plain_mlp(block: Block, widen: nn.Linear, narrow: nn.Linear) -> None:
@@ -202,7 +193,7 @@ def _vision_into_pre(vision: CLIPVisionModel, model: HaploOmniForConditionalGene
     # patches and their positions; position 0 is the class token's
     core.patch_embed.proj.weight.copy_(vision.embeddings.patch_embedding.weight)
     core.pre_pos_embed.copy_(vision.embeddings.position_embedding.weight[None, 1:])  # (1, P, D)
-    _copy_norm(core.pre_norm, vision.pre_layrnorm)
+    _copy(core.pre_norm, vision.pre_layrnorm)
     layers: Any = vision.encoder.layers
     for block, layer in zip(core.layers, layers, strict=False):
         # attention
@@ -211,8 +202,8 @@ def _vision_into_pre(vision: CLIPVisionModel, model: HaploOmniForConditionalGene
         _copy(block.self_attn.o_proj, layer.self_attn.out_proj)
         # MLP and the norms before both
         _plain_mlp(block, layer.mlp.fc1, layer.mlp.fc2)
-        _copy_norm(block.input_layernorm, layer.layer_norm1)
-        _copy_norm(block.post_attention_layernorm, layer.layer_norm2)
+        _copy(block.input_layernorm, layer.layer_norm1)
+        _copy(block.post_attention_layernorm, layer.layer_norm2)
 
 
 def _language_into_base(language: Qwen2ForCausalLM, model: HaploOmniForConditionalGeneration) -> None:
@@ -245,7 +236,7 @@ def _fold_time(norm: MultimodalAdaLN, source: Any, time: Tensor) -> None:
     latent, condition = source.linear(source.silu(time))[0].reshape(2, 3, -1)  # each (3, D)
     norm.SSG_L.copy_(latent)
     norm.SSG_C.copy_(condition)
-    _copy_norm(norm, source.norm)
+    _copy(norm, source.norm)
 
 
 def _video_into_post(
@@ -259,8 +250,8 @@ def _video_into_post(
         for name, source in (("q_proj", "to_q"), ("k_proj", "to_k"), ("v_proj", "to_v")):
             _copy(getattr(block.self_attn, name), getattr(attention, source))
         _copy(block.self_attn.o_proj, attention.to_out[0])
-        _copy_norm(block.self_attn.norm_q, attention.norm_q)
-        _copy_norm(block.self_attn.norm_k, attention.norm_k)
+        _copy(block.self_attn.norm_q, attention.norm_q)
+        _copy(block.self_attn.norm_k, attention.norm_k)
         # MLP and the modulated norms before both
         _plain_mlp(block, layer.ff.net[0].proj, layer.ff.net[2])
         _fold_time(block.input_layernorm, layer.norm1, time)
@@ -336,10 +327,8 @@ def main(argv: list[str] | None = None) -> int:
         tokenizer = load_tokenizer(options.language)
         if len(tokenizer) > _embedding(language).shape[0]:
             language.resize_token_embeddings(len(tokenizer))
-        image, clip, end = tokenizer.convert_tokens_to_ids([IMAGE_TOKEN, VIDEO_TOKEN, TURN_END])
-        pad = tokenizer.pad_token_id
-        ends = {"eos_token_id": end, "pad_token_id": end if pad is None else pad}
-        model = build_from_priors(vision, language, video, image, clip, options.frozen_timestep, **ends)
+        tokens = token_settings(tokenizer)
+        model = build_from_priors(vision, language, video, **tokens, frozen_timestep=options.frozen_timestep)
     except HaploOmniError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2

@@ -11,7 +11,6 @@ from core.config import HaploOmniConfig, is_token
 from core.errors import CheckpointError
 from core.files import UNFINISHED, read_plain_json, stored_shapes, weight_files
 
-RELEASED = "EasonXiao-888/HaploOmni"
 RELEASED_VAE = "THUDM/CogVideoX-2b"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.jinja"]

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 
-from tests.bench.table import ROOT, row
+from tests import ROOT
+from tests.bench.table import row
 from tests.bench.threads import bench_threads
 from tests.bench.turns import bench_turns
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[2]
-
 
 def row(name: str, fast: float, plain: float, unit: str, against: str) -> str:
     """A table row with both figures and their ratio."""

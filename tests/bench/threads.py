@@ -12,7 +12,8 @@ import sys
 import time
 from itertools import islice
 
-from tests.bench.table import ROOT, row
+from tests import ROOT
+from tests.bench.table import row
 
 DEFAULT_SPINS = "300000"  # of GNU OpenMP, while there are no more threads than cores
 OURS = "1000"  # see core/__init__.py

@@ -14,19 +14,6 @@ FIGURES = {
     "answer_accuracy/clip": "answers right, clips",
     "diffusion/video": "denoising loss, clips",
 }
-# what is compared with the full way, and what of the paper it stands for
-CLAIMS = {
-    "no warmup": "multimodal warmup (stage 1)",
-    "no pre-scaling": "feature pre-scaling",
-    "plain norm": "multimodal AdaLN",
-    "joint from scratch": "three stages from priors",
-    "fitted start": "starting values as assembled, not fitted",
-}
-
-
-def finals(curves: dict[str, list[dict[str, float]]], figure: str) -> list[float]:
-    """The last value of every seed."""
-    return [points[-1][figure] for points in curves.values() if points and figure in points[-1]]
 
 
 def table(results: Results) -> str:
@@ -35,7 +22,8 @@ def table(results: Results) -> str:
     for arm, curves in results.items():
         cells = []
         for figure in FIGURES:
-            values = finals(curves, figure)
+            # the last value of every seed
+            values = [points[-1][figure] for points in curves.values() if points and figure in points[-1]]
             cells.append(f"{mean(values):.3f} ({min(values):.3f}-{max(values):.3f})" if values else "-")
         lines.append(f"| {arm} | {' | '.join(cells)} |")
     return "\n".join(lines)

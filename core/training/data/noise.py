@@ -64,7 +64,7 @@ def noise_rows(
 
 
 def seeded_noise(rng: random.Random, shape: Sequence[int]) -> Tensor:
-    """Normal noise of ``shape``, drawn on the CPU with a seed from ``rng``."""
+    """Normal noise of any shape, drawn on the CPU with a seed from ``rng``."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(rng.getrandbits(60)))
 
 

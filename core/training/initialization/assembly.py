@@ -14,6 +14,7 @@ from core.training.data.noise import NoiseBatch
 from core.training.data.packing import PackedBatch
 from core.training.initialization.prescaling import measure_amplitudes, prescale, wanted_amplitudes
 from core.training.stages.teachers import Teachers
+from core.weights.prior_loading import token_settings
 from core.weights.priors import build_from_priors
 
 CONNECTOR = {"use_pre_norm": True, "use_affine_bias": True}
@@ -34,13 +35,9 @@ def assemble(
         tokenizer: the language prior's.
         connector: settings of both connectors; None for pre-scaling and a bias.
     """
-    image, video = (int(tokenizer.convert_tokens_to_ids(token)) for token in ("<image>", "<video>"))  # type: ignore[arg-type]
-    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     own = connector or CONNECTOR
-    settings: dict[str, Any] = {**TINY, "pre_connector": own, "post_connector": own}
-    return build_from_priors(
-        teachers.vision, teachers.language, teachers.video, image, video, **settings, **ends
-    )
+    settings = {**TINY, **token_settings(tokenizer), "pre_connector": own, "post_connector": own}
+    return build_from_priors(teachers.vision, teachers.language, teachers.video, **settings)
 
 
 def amplitudes_and_scales(

@@ -26,9 +26,9 @@ class Task(nn.Module, ABC):
     def sample_batch(self, share: BatchShard) -> dict[str, Any]:
         """The share's batches; depends on nothing but the seed and the share."""
 
-    @abstractmethod
     def num_items(self, batches: dict[str, Any]) -> dict[str, int]:
-        """Items of every loss in ``batches``."""
+        """Items of every loss in ``batches``; by default a batch has one loss, over all that it counts."""
+        return {name: batch.count for name, batch in batches.items()}
 
     @abstractmethod
     def forward(self, batches: dict[str, Any]) -> dict[str, Tensor]:

@@ -305,7 +305,8 @@ def fit(
         config: how.
         device: ``auto`` or ``cpu``.
         sample_every: steps between figures and samples; 0 for none.
-        on_finish: called on the main process with the finished task's whole state, to write the result.
+        on_finish: called on the main process with the finished task's whole state (tensors of any shape, by
+            parameter), to write the result.
     """
     accelerator = build_accelerator(folder, device)
     trainer = Trainer(folder, task, config, accelerator, sample_every=sample_every)

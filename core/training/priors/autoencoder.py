@@ -201,6 +201,7 @@ class AutoencoderTask(SavedTask):
         return dict.fromkeys((*self.loss_weights, "mse"), len(batches["clips"].video))
 
     def forward(self, batches: dict[str, Any]) -> dict[str, Tensor]:
+        """The crops' losses as scalars, by name, each summed over crops."""
         return autoencoder_losses(self.vae, batches["clips"])
 
     @torch.no_grad()

@@ -79,10 +79,8 @@ class LanguagePrior(SavedTask):
         pad = self.tokenizer.pad
         return {"dialogue": collate(dialogues, pad), "prompt": collate(prompts, pad)}
 
-    def num_items(self, batches: dict[str, Any]) -> dict[str, int]:
-        return {name: batch.count for name, batch in batches.items()}
-
     def forward(self, batches: dict[str, Any]) -> dict[str, Tensor]:
+        """Cross-entropy of the tokens to learn, by kind of text: scalars, each summed over tokens."""
         losses = {}
         for name, batch in batches.items():
             device = self.language.device

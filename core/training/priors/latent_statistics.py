@@ -18,14 +18,12 @@ BALANCE = 0.5  # 1 would make all directions of the latents equally loud, 0 leav
 
 
 @torch.no_grad()
-def latent_samples(
-    vae: AutoencoderKLCogVideoX, clips: int = 12, size: int = 128, seed: int = 7
-) -> list[tuple[Tensor, Tensor]]:
-    """Random scenes as (latents [16, F, h, w], clip [3, T, H, W] in [0, 1])."""
-    rng = random.Random(seed)
+def latent_samples(vae: AutoencoderKLCogVideoX, clips: int = 12) -> list[tuple[Tensor, Tensor]]:
+    """Random scenes, always the same, as (latents [16, F, h, w], clip [3, T, 128, 128] in [0, 1])."""
+    rng = random.Random(7)
     pairs = []
     for _ in range(clips):
-        frames = torch.from_numpy(render(random_scene(rng), size, size, FRAMES))  # (T, H, W, 3)
+        frames = torch.from_numpy(render(random_scene(rng), 128, 128, FRAMES))  # (T, H, W, 3)
         clip = frames.permute(3, 0, 1, 2).float() / 255.0
         latents = vae.encode(clip[None].to(vae.device) * 2.0 - 1.0).latent_dist.mode()[0].cpu()
         pairs.append((latents, clip))

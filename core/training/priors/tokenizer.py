@@ -10,6 +10,7 @@ from core.processor.prompts import CHATML_TEMPLATE
 from core.scenes.small_talk import corpus
 
 SPECIAL = ("<|im_end|>", "<|endoftext|>", "<|im_start|>", "<image>", "<video>")
+VOCABULARY = 2048  # tokens
 # Qwen2's word pattern
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
@@ -17,7 +18,7 @@ PATTERN = (
 )
 
 
-def build_tokenizer(vocab_size: int = 2048) -> Qwen2Tokenizer:
+def build_tokenizer() -> Qwen2Tokenizer:
     """Train on the corpus; special tokens stand at the end of the vocabulary, as in the release."""
     bpe = Tokenizer(BPE())
     bpe.normalizer = normalizers.NFC()
@@ -29,7 +30,7 @@ def build_tokenizer(vocab_size: int = 2048) -> Qwen2Tokenizer:
     )
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(SPECIAL),
+        vocab_size=VOCABULARY - len(SPECIAL),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

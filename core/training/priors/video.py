@@ -129,10 +129,8 @@ class VideoPrior(SavedTask):
             if rows
         }
 
-    def num_items(self, batches: dict[str, Any]) -> dict[str, int]:
-        return {name: batch.count for name, batch in batches.items()}
-
     def forward(self, batches: dict[str, Any]) -> dict[str, Tensor]:
+        """Squared error of the predicted velocity, by source: scalars, each summed over rows."""
         losses = {}
         device = self.video.device
         for name, batch in batches.items():

@@ -146,7 +146,7 @@ class PatchProbes(nn.Module):
         self.whole = nn.ModuleDict({name: nn.Linear(width, classes) for name, classes in WHOLE.items()})
 
     def forward(self, hidden: Tensor, batch: PatchBatch) -> tuple[Tensor, Tensor]:
-        """Mean cross-entropies, and shares of covered patches whose shape is found, each summed over rows.
+        """Mean cross-entropies, and shares of covered patches named right: scalars, summed over rows.
 
         Args:
             hidden: patch states [B, 36, width].
@@ -202,6 +202,7 @@ class VisionPrior(SavedTask):
         return {"patches": rows, "shape_accuracy": rows}
 
     def forward(self, batches: dict[str, Any]) -> dict[str, Tensor]:
+        """The patches' loss and the shapes named right: scalars, each summed over tiles."""
         batch = batches["patches"]
         states = self.vision(batch.tiles.to(self.vision.device)).last_hidden_state[:, 1:]  # (B, 36, width)
         loss, right = self.probes(states, batch)

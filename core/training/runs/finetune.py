@@ -18,7 +18,7 @@ from core.training.runs.run import RunContext, Step, StepSequence, TrainingRun
 from core.training.runs.stage_steps import last_finished, load_model, stage_steps
 from core.training.stages.presets import with_sources, without_distillation
 from core.training.stages.stage import Stage
-from core.weights.prior_loading import IMAGE_TOKEN, TURN_END, VIDEO_TOKEN
+from core.weights.prior_loading import token_settings
 from core.weights.priors import build_from_priors
 
 PRESCALED = "prescaling-inputs.json"
@@ -62,14 +62,9 @@ class InitializeStep:
 
 def build_start(parts: FinetuneParts) -> Built:
     """Three priors in one stack; nothing is measured, for rows can only be read when the stack is there."""
-    tokenizer = parts.tokenizer
-    ids: Any = tokenizer.convert_tokens_to_ids([IMAGE_TOKEN, VIDEO_TOKEN, TURN_END])
-    image, clip, end = ids
-    pad = tokenizer.pad_token_id
-    settings: dict[str, Any] = {"eos_token_id": end, "pad_token_id": end if pad is None else pad}
-    settings |= {"pre_connector": CONNECTOR, "post_connector": CONNECTOR}
+    settings = {**token_settings(parts.tokenizer), "pre_connector": CONNECTOR, "post_connector": CONNECTOR}
     teachers = parts.teachers
-    return build_from_priors(teachers.vision, teachers.language, teachers.video, image, clip, **settings), {}
+    return build_from_priors(teachers.vision, teachers.language, teachers.video, **settings), {}
 
 
 def finetune(

@@ -80,6 +80,7 @@ def _prior_digest(given: str, name: str) -> str:
     return folder_digest(inner if name == "video" and inner.is_dir() else folder)
 
 
+@dataclass(eq=False)
 class FinetuneParts:
     """The parts of a finetuning.
 
@@ -92,21 +93,12 @@ class FinetuneParts:
         num_samples: clips drawn now and then, and as many answers about pictures and about clips.
     """
 
-    def __init__(
-        self,
-        context: RunContext,
-        source: BaseModelSource,
-        files: list[Path],
-        strict: bool,
-        longest: int,
-        num_samples: int,
-    ) -> None:
-        self.context = context
-        self.source = source
-        self.files = files
-        self.strict = strict
-        self.longest = longest
-        self.num_samples = num_samples
+    context: RunContext
+    source: BaseModelSource
+    files: list[Path]
+    strict: bool
+    longest: int
+    num_samples: int
 
     @cached_property
     def model_folder(self) -> Path:

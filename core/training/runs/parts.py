@@ -91,32 +91,26 @@ class Parts(Protocol):
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Of the language prior."""
-        ...
 
     @property
     def teachers(self) -> Teachers:
         """The three priors, which teach while their parts learn."""
-        ...
 
     @property
     def data(self) -> Data:
         """What stages draw from and are measured on."""
-        ...
 
     @property
     def sample_writer(self) -> SampleWriter | None:
         """Draws samples while stages learn; None for none."""
-        ...
 
     @property
     def vae_folder(self) -> Path | None:
         """The autoencoder's; None if there is none."""
-        ...
 
     @property
     def profile(self) -> CheckpointProfile:
         """What the exported checkpoint says of itself."""
-        ...
 
 
 def data_key(data: Data) -> str:
@@ -159,16 +153,12 @@ class SceneParts:
         base_run: folder of the run that has the priors and the clips.
         schedule: what they were made with.
         num_samples: clips drawn now and then while a stage learns, and twice as many answers.
-        assembled: the folder of the model that samples are drawn with; needed for samples alone.
     """
 
-    def __init__(
-        self, base_run: Path, schedule: PriorSchedule, num_samples: int = 0, assembled: Path | None = None
-    ) -> None:
+    def __init__(self, base_run: Path, schedule: PriorSchedule, num_samples: int = 0) -> None:
         self.base_run = base_run
         self.schedule = schedule
         self.num_samples = num_samples
-        self.assembled = assembled or base_run / "assembled"
         self.profile = DEFAULTS
 
     @property
@@ -246,7 +236,7 @@ class SceneParts:
         count = self.num_samples
         if not count:
             return None
-        config = HaploOmniConfig.from_pretrained(self.assembled)
+        config = HaploOmniConfig.from_pretrained(self.base_run / "assembled")
         processor = HaploOmniProcessor.for_config(config, self.tokenizer)
         talks = scene_talks(2 * count)
         return SampleWriter(processor, self.vae, self.profile, talks, scene_prompts(count), (9, 128, 128))

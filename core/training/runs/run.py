@@ -41,7 +41,6 @@ class Step(Protocol):
     @property
     def name(self) -> str:
         """What the step is called on the command line."""
-        ...
 
     def is_done(self) -> bool:
         """Whether the result is there already.
@@ -49,7 +48,6 @@ class Step(Protocol):
         Raises:
             CheckpointError: it is, but was made of something else.
         """
-        ...
 
     def run(self) -> None:
         """Make the result, going on where an earlier session was cut off.
@@ -57,7 +55,6 @@ class Step(Protocol):
         Raises:
             CheckpointError: something that it needs is missing, or what was begun is made of something else.
         """
-        ...
 
 
 def run_step(step: Step, processes: PartialState) -> None:

@@ -24,7 +24,7 @@ from core.training.runs.parts import Parts, data_key, fixed_batches
 from core.training.runs.run import RunContext
 from core.training.stages.parts import Norms
 from core.training.stages.presets import NAMES
-from core.training.stages.stage import Loss, Record, Stage
+from core.training.stages.stage import Loss, Stage
 from core.training.stages.task import StageTask
 
 NUM_EVALUATIONS = 5  # times a stage is measured and sampled
@@ -131,8 +131,7 @@ class StageStep:
         )
 
         def save(state: dict[str, Tensor]) -> None:
-            record = asdict(self._record(task))
-            (self.folder / "stage.json").write_text(json.dumps(record, indent=1) + "\n")
+            (self.folder / "stage.json").write_text(json.dumps(self._record(task), indent=1) + "\n")
             # the task's state holds its teachers too
             own = {
                 name.removeprefix("model."): value
@@ -145,26 +144,32 @@ class StageStep:
         sample_every = max(1, stage.config.steps // self.num_evaluations)
         fit(self.folder, task, stage.config, self.context.device, sample_every, on_finish=save)
 
-    def _record(self, task: StageTask) -> Record:
-        """What the finished stage did."""
+    def _record(self, task: StageTask) -> dict[str, Any]:
+        """What the finished stage did, as it is written beside its weights.
+
+        Of the keys ``parameters`` is how many numbers learned, ``seconds`` those of all sessions together.
+        ``started_from`` names the folder whose weights came before.
+        ``amplitudes`` is how loud every modality is at the connectors, see :func:`measure_amplitudes`.
+        """
         stage = self.stage
         reports = read_metrics(self.folder)
-        record = Record(
-            stage.name,
-            [part.name.lower() for part in stage.trainable],
-            {loss.value: weight for loss, weight in stage.losses.items()},
-            {source.value: rows for source, rows in stage.rows.items()},
-            {key: getattr(value, "value", value) for key, value in asdict(stage.config).items()},
-            task.parameters_learning,
-            self.start.parent.name if self.start.name == "model" else self.start.name,
-            seconds=reports[-1]["seconds"] if reports else 0.0,
-            processes=self.context.processes.num_processes,
-            device=platform.processor() or platform.machine(),
-        )
+        amplitudes: dict[str, dict[str, float]] = {}
         if not is_sharded():
             batches = fixed_batches(self.parts.data)
-            record.amplitudes = measure_amplitudes(task.model, build_scheduler(), batches, task.device)
-        return record
+            amplitudes = measure_amplitudes(task.model, build_scheduler(), batches, task.device)
+        return {
+            "stage": stage.name,
+            "trainable": [part.name.lower() for part in stage.trainable],
+            "losses": {loss.value: weight for loss, weight in stage.losses.items()},
+            "rows": {source.value: rows for source, rows in stage.rows.items()},
+            "config": {key: getattr(value, "value", value) for key, value in asdict(stage.config).items()},
+            "parameters": task.parameters_learning,
+            "started_from": self.start.parent.name if self.start.name == "model" else self.start.name,
+            "seconds": reports[-1]["seconds"] if reports else 0.0,
+            "processes": self.context.processes.num_processes,
+            "device": platform.processor() or platform.machine(),
+            "amplitudes": amplitudes,
+        }
 
 
 def stage_steps(

@@ -24,13 +24,13 @@ from core.training.stages.teachers import encode_prompts, patch_features, teache
 
 
 def identity_loss(output: Tensor, given: Tensor) -> Tensor:
-    """How far tokens [K, D] left what they were, as a fraction of their variance; summed over tokens."""
+    """How far tokens [K, D] left what they were, in fractions of their variance: a scalar, summed."""
     error = (output.float() - given.float()).square().mean(-1)
     return (error / given.float().var(-1).clamp(min=1e-6)).sum()
 
 
 def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """The same between a student's and a teacher's features [K, D]; summed over tokens."""
+    """The same between a student's and a teacher's features [K, D]: a scalar, summed over tokens."""
     return identity_loss(student, teacher.detach())
 
 
@@ -40,7 +40,7 @@ def per_sample_mse(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def attention_on(device: torch.device) -> Callable[[Tensor], FullAttention]:
-    """Attention under a mask [B, S, S], of the kind whose backward pass is fast on the device."""
+    """Attention under a mask [B, 1, S, S], of the kind whose backward pass is fast on the device."""
     return partial(FullAttention, eager=device.type == "cpu")
 
 
@@ -209,7 +209,7 @@ def add_noise(
 def predict_velocity(
     model: HaploOmniForConditionalGeneration, batch: NoiseBatch, mixed: Tensor, timestep: Tensor
 ) -> Tensor:
-    """What the whole model predicts for noisy latents, of their shape [B, F, 16, h, w]."""
+    """What the whole model predicts for noisy latents [B, F, 16, h, w] at timesteps [B], of their shape."""
     device = mixed.device
     ids = batch.ids.to(device)
     real = batch.attention_mask.to(device)
@@ -258,7 +258,10 @@ def post_warmup_losses(
     batch: NoiseBatch,
     device: torch.device,
 ) -> dict[str, Tensor]:
-    """Stage 1, post-decoder: denoise, follow the video prior (summed over rows), let words pass unchanged."""
+    """Stage 1, post-decoder (paper A.3): denoise, follow the video prior, let words pass unchanged.
+
+    Scalars by the loss's name: the first two summed over rows, the last over words.
+    """
     mixed, target, timestep = add_noise(scheduler, batch, device)
     real = batch.attention_mask.to(device)
     # the language prior stands in for the pre and the base part, so that prompts come through the connector

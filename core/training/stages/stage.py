@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 from core.errors import ConfigError
@@ -84,31 +84,3 @@ class Stage:
             )
         if not self.rows or not self.trainable:
             raise ConfigError(f"Stage '{self.name}' needs data to draw and parts that learn.")
-
-
-@dataclass
-class Record:
-    """What a stage did, written beside its weights as ``stage.json``.
-
-    Args:
-        stage: its name.
-        trainable: names of the parts with gradients, in lower case.
-        losses, rows, config: the stage's own.
-        parameters: how many numbers learned.
-        started_from: name of the folder whose weights came before.
-        seconds: of all sessions together.
-        processes, device: what it ran on.
-        amplitudes: how loud every modality is at the connectors after it, see ``measure_amplitudes``.
-    """
-
-    stage: str
-    trainable: list[str]
-    losses: dict[str, float]
-    rows: dict[str, int]
-    config: dict[str, object]
-    parameters: int
-    started_from: str
-    seconds: float = 0.0
-    processes: int = 1
-    device: str = ""
-    amplitudes: dict[str, dict[str, float]] = field(default_factory=dict)

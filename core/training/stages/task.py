@@ -33,7 +33,6 @@ class Rows(Protocol):
 
     def sample_batch(self, key: str, rows: int, share: BatchShard) -> Batch:
         """The share's part of a batch of ``rows``; ``key`` decides every draw."""
-        ...
 
 
 @dataclass
@@ -108,8 +107,7 @@ class StageTask(Task):
     def num_items(self, batches: dict[str, Any]) -> dict[str, int]:
         made: dict[str, int] = {}
         for name, batch in batches.items():
-            for loss, count in self._counts(batch).items():
-                made[f"{loss}/{name}"] = count
+            made |= {f"{loss}/{name}": count for loss, count in self._counts(batch).items()}
         return made
 
     def _counts(self, batch: Batch) -> dict[str, int]:
@@ -125,16 +123,13 @@ class StageTask(Task):
         return {loss: count for loss, count in made.items() if self.stage.counts(Loss(loss), dialogue)}
 
     def forward(self, batches: dict[str, Any]) -> dict[str, Tensor]:
+        """The stage's losses by loss and source: scalars, each summed over its items."""
         made: dict[str, Tensor] = {}
         for name, batch in batches.items():
-            for loss, value in self._losses(batch).items():
-                made[f"{loss}/{name}"] = value
+            is_dialogue = isinstance(batch, PackedBatch)
+            found = self._dialogue_losses(batch) if is_dialogue else self._noise_losses(batch)
+            made |= {f"{loss}/{name}": value for loss, value in found.items()}
         return made
-
-    def _losses(self, batch: Batch) -> dict[str, Tensor]:
-        if isinstance(batch, PackedBatch):
-            return self._dialogue_losses(batch)
-        return self._noise_losses(batch)
 
     def _dialogue_losses(self, batch: PackedBatch) -> dict[str, Tensor]:
         if self.vision is None:
