@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from app.services.following import Status, follow
 from app.services.library import Library
 from core.errors import MediaError, PromptError, RequestError
 from core.media import kind_of, probe_video
+from core.pipelines.prefill import PrefillStep
 from core.requests import Sampling
 
 if TYPE_CHECKING:
@@ -95,15 +96,17 @@ class ChatService:
             HaploOmniError: no answer, or not all of it; one sentence.
         """
 
-        def work(omni: HaploOmni) -> Iterator[str]:
-            return omni.chat(to_model(conversation, self._decoded), **asdict(sampling))
+        def work(omni: HaploOmni) -> Iterator[PrefillStep | str]:
+            return omni.chat_steps(to_model(conversation, self._decoded), sampling)
 
         words = ""
         async with aclosing(follow(self.engine, work, "Reading", Lane.CHAT, owner)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Status):
                     yield piece
-                else:
+                elif isinstance(piece, PrefillStep):
+                    yield Status(f"Reading part {piece.index + 1} of {piece.total}…")
+                elif piece:
                     words += piece
                     yield words
 
