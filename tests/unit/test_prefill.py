@@ -330,3 +330,35 @@ def test_a_conversation_alone_that_finds_no_memory_fails_with_a_sentence(bundled
         with pytest.raises(ShortMemoryError, match="reading the conversation"):
             next(bundled.chat_steps(long_talk(), Sampling(8)))
     assert list(islice(bundled.chat(long_talk()), 1))
+
+
+def test_conversations_that_do_not_fit_together_all_come_to_their_ends(bundled, short_chunks, monkeypatch):
+    asked = []
+    monkeypatch.setattr(bundled, "on_out_of_memory", asked.append)
+    talks = [long_talk(text=words) for words in ("Hello", "What is it? " * 2, "Who are you? " * 9)]
+    alone = ["".join(bundled.chat(talk, max_new_tokens=8)) for talk in talks]
+    room = prepare(bundled, talks[-1])["input_ids"].shape[1] + 8
+    head = bundled.model.lm_head.forward
+
+    def limited(*given):
+        if sum(cache.num_read for cache in bundled.caches) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return head(*given)
+
+    monkeypatch.setattr(bundled.model.lm_head, "forward", limited)
+    chats = {number: bundled.chat_steps(talk, Sampling(8)) for number, talk in enumerate(talks)}
+    said = [""] * len(talks)
+    reread = 0
+    for _ in range(200):  # rounds; each gives every chat at least a chunk or a token
+        for number, steps in list(chats.items()):
+            before = sum(cache.num_read == 0 for cache in bundled.caches)
+            step = next(steps, None)
+            reread += before > 0 and isinstance(step, str)
+            if step is None:
+                del chats[number]
+            elif isinstance(step, str):
+                said[number] += step
+    assert chats == {}
+    assert said == alone
+    assert asked == [], "there was always another to make room"
+    assert reread > 1
