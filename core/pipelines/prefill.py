@@ -72,9 +72,9 @@ class TalkCache:
         self.runtime = runtime
         self.inputs = dict(inputs)
         self.inputs.pop("attention_mask")  # nothing is padded
-        self.ids: Tensor = inputs["input_ids"]
+        self.ids: Tensor = inputs["input_ids"].cpu()
         self._prompt_length = self.ids.shape[1]
-        starts: Tensor = inputs["attention_start_ids"][0]
+        starts: Tensor = inputs["attention_start_ids"][0].cpu()
         if runtime.model.config.visual_attention == "causal":
             # pictures are read like words, and may be cut like them
             starts = torch.arange(len(starts))
