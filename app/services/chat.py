@@ -30,6 +30,7 @@ from app.services.library import Library
 from app.services.timing import timed
 from core.errors import MediaError, PromptError, RequestError
 from core.media import kind_of, probe_video
+from core.pipelines.prefill import PrefillStep
 from core.requests import Sampling
 
 if TYPE_CHECKING:
@@ -168,14 +169,15 @@ class ChatService:
 
     # -- as a kind of job
 
-    def work(self, omni: HaploOmni, job: ChatJob) -> Iterator[str]:
-        """In the engine's thread: the pieces of an answer."""
+    def work(self, omni: HaploOmni, job: ChatJob) -> Iterator[str | Status]:
+        """In the engine's thread: the pieces of an answer, and how far reading is; one token is one step."""
         used_s = 0.0
-        for piece, seconds in timed(
-            omni.chat(to_model(job.conversation, self._decoded), **asdict(job.sampling))
-        ):
+        for step, seconds in timed(omni.chat_steps(to_model(job.conversation, self._decoded), job.sampling)):
             used_s += seconds
-            yield piece
+            if isinstance(step, PrefillStep):
+                yield Status(f"Reading part {step.index + 1} of {step.total}…")
+            else:
+                yield step or Status("")  # a token that completes no character
         self._usual_s = used_s if self._usual_s is None else (self._usual_s + used_s) / 2
 
     def expected_s(self, _: ChatJob) -> tuple[float | None, float | None]:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import Cache
+from torch.nn.attention.bias import causal_lower_right
+from transformers import Cache, DynamicCache
 
 from core.layers.attention import AttentionContext, FullAttention, grouped_attention
 from core.model import masks
@@ -23,7 +24,7 @@ class CachedAttention:
 
     Args:
         cache: grows by the given keys and values.
-        mask: boolean [B, 1, S, K] over the grown cache, or None when every query sees every key.
+        mask: boolean [B, 1, S, K] over the grown cache (or a bias that says as much), None when all is seen.
         length: K, of the grown cache; a cache of fixed size gives more, which nothing was written to yet.
         causal: plain causal attention, for a first pass with an empty cache.
     """
@@ -117,6 +118,15 @@ def in_autocast_precision(embeds: Tensor) -> Tensor:
     return embeds
 
 
+def cache_in_use(cache: Cache | None, past_key_values: Cache | None, use_cache: bool | None) -> Cache | None:
+    """The given cache under either name, or a new one where one is wanted."""
+    if cache is None:
+        cache = past_key_values
+    if cache is None and use_cache:
+        cache = DynamicCache()
+    return cache
+
+
 def understanding_context(
     starts: Tensor, attention_mask: Tensor | None, cache: Cache | None
 ) -> tuple[Tensor, AttentionContext]:
@@ -133,15 +143,38 @@ def understanding_context(
         attention_mask = torch.ones(batch, past + length, device=starts.device, dtype=torch.long)
     position_ids = masks.positions(attention_mask)[:, -length:]
     padded = not bool(attention_mask.all())
-    mask = None
-    causal = past == 0 and not padded and bool((starts == torch.arange(length, device=starts.device)).all())
-    if not causal and (padded or length > 1):
+    mask: Tensor | None = None
+    in_order = not padded and bool((starts == torch.arange(length, device=starts.device)).all())
+    causal = in_order and past == 0
+    if in_order and past and length > 1:
+        # said in PyTorch's own way, which on a GPU keeps the kernel that needs no mask in memory
+        mask = causal_lower_right(length, past + length)
+    elif not in_order:
         # earlier keys are all before every query: any start up to `past` will do
         earlier = torch.zeros(batch, past, device=starts.device, dtype=starts.dtype)
         mask = masks.visible(torch.cat([earlier, starts + past], dim=1), attention_mask, first_query=past)
     if cache is not None:
         return position_ids, CachedAttention(cache, mask, past + length, causal)
     return position_ids, FullAttention(mask, causal)
+
+
+def understanding_input(
+    embeds: Tensor, starts: Tensor, attention_mask: Tensor | None, cache: Cache | None, read_until: int | None
+) -> StackInput:
+    """A conversation's next tokens, all of the given ones or some.
+
+    Args:
+        embeds, starts, attention_mask, cache: tokens [B, S, D]; else as in :func:`understanding_context`.
+        read_until: the given tokens are a whole conversation, whose first ones the cache holds;
+            those that follow are read, up to this position. None: all given tokens are new.
+    """
+    if cache is not None and read_until is not None:
+        past = int(cache.get_seq_length())
+        embeds = embeds[:, past:read_until]
+        starts = starts[:, past:read_until] - past
+        if attention_mask is not None:
+            attention_mask = attention_mask[:, :read_until]
+    return StackInput(embeds, *understanding_context(starts, attention_mask, cache))
 
 
 def generation_input(

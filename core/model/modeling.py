@@ -10,7 +10,7 @@ from diffusers.models.embeddings import TimestepEmbedding
 from diffusers.models.normalization import AdaLayerNorm
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel
+from transformers import Cache, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 
 from core.config import TIME_EMBED_DIM, HaploOmniConfig
@@ -32,9 +32,10 @@ from core.model.contexts import (
     PromptKVCache,
     RecordingAttention,
     StackInput,
+    cache_in_use,
     generation_input,
     in_autocast_precision,
-    understanding_context,
+    understanding_input,
 )
 from core.model.decoder import HaploOmniModel
 from core.model.outputs import CACHE_FIELD, HaploOmniOutput, next_token_loss, refuse_states
@@ -141,6 +142,7 @@ class HaploOmniForConditionalGeneration(PreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         labels: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
+        read_until: int | None = None,
         latents: Tensor | None = None,
         timestep: Tensor | None = None,
         prefix: list[PromptKVCache] | None = None,
@@ -160,6 +162,7 @@ class HaploOmniForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 ``past_key_values`` is its name before transformers 5.24.
             labels: [B, S] next-token targets, -100 where nothing counts.
             logits_to_keep: compute logits for the last so many positions only; 0 means all.
+            read_until: of a whole conversation, what the ``cache`` does not hold is read up to this position.
             latents: [B, F, 16, h, w]; makes the call a noise prediction at ``timestep`` [B].
             prefix: one PromptKVCache a row instead of ``input_ids``: the fast denoising path.
             return_prefix: compute the PromptKVCache of every row of ``input_ids`` and return it.
@@ -176,11 +179,11 @@ class HaploOmniForConditionalGeneration(PreTrainedModel, GenerationMixin):
             raise PromptError("The model needs input_ids (or latents with a timestep).")
         if return_prefix:
             return HaploOmniOutput(prefix=self._text_prefixes(input_ids, attention_mask))
-        cache = _cache_in_use(cache, past_key_values, use_cache)
+        cache = cache_in_use(cache, past_key_values, use_cache)
         embeds = self.embed(input_ids, pixel_values, image_sizes, pixel_values_videos)
         plans = self._plans(image_sizes) if pixel_values is not None else []
         starts = self._start_ids(input_ids, attention_start_ids, plans, pixel_values_videos)
-        hidden = self.model(embeds, *understanding_context(starts, attention_mask, cache))
+        hidden = self.model(*understanding_input(embeds, starts, attention_mask, cache, read_until))
         if isinstance(logits_to_keep, int) and logits_to_keep:
             hidden = hidden[:, -logits_to_keep:]
         logits = self.text_logits(hidden)
@@ -380,12 +383,3 @@ def _loading_faults(info: dict[str, Any]) -> str:
         if names:
             faults.append(f"{kind} {', '.join(names[:6])}" + (" and more" if len(names) > 6 else ""))
     return "; ".join(faults)
-
-
-def _cache_in_use(cache: Cache | None, past_key_values: Cache | None, use_cache: bool | None) -> Cache | None:
-    """The given cache under either name, or a new one where one is wanted."""
-    if cache is None:
-        cache = past_key_values
-    if cache is None and use_cache:
-        cache = DynamicCache()
-    return cache

@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from transformers import (
     BatchFeature,
-    DynamicCache,
     LogitsProcessorList,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
@@ -22,7 +21,7 @@ from transformers import (
 from core.errors import MediaError, NumericalError, PromptError
 from core.media import read_image, read_video
 from core.pipelines.detokenizer import IncrementalDetokenizer
-from core.pipelines.out_of_memory import MemoryPhase, retry_on_oom
+from core.pipelines.prefill import PrefillStep, TalkCache
 from core.pipelines.runtime import Runtime
 from core.processor.prompts import Message, content_parts
 from core.requests import Sampling
@@ -39,6 +38,18 @@ def chat(runtime: Runtime, messages: Sequence[Message], sampling: Sampling) -> I
         PromptError: nothing asked, a malformed message, or a conversation beyond the context.
         MediaError: an image or clip that cannot be read.
     """
+    for step in chat_steps(runtime, messages, sampling):
+        if isinstance(step, str) and step:
+            yield step
+
+
+def chat_steps(
+    runtime: Runtime, messages: Sequence[Message], sampling: Sampling
+) -> Iterator[PrefillStep | str]:
+    """:func:`chat` with every step: of reading a long conversation, and one for each token.
+
+    Where a token does not complete a character, its piece of text is empty.
+    """
     sampling.validate()
     inputs = prepare(runtime, messages)
     length = inputs["input_ids"].shape[1]
@@ -49,10 +60,8 @@ def chat(runtime: Runtime, messages: Sequence[Message], sampling: Sampling) -> I
             "clear the chat, send fewer pictures or video frames, or write less."
         )
     text = IncrementalDetokenizer(runtime.processor.tokenizer)
-    for token in decode_steps(runtime, inputs, sampling, min(sampling.max_new_tokens, limit - length)):
-        piece = text.push(token)
-        if piece:
-            yield piece
+    for step in decode_steps(runtime, inputs, sampling, min(sampling.max_new_tokens, limit - length)):
+        yield step if isinstance(step, PrefillStep) else text.push(step)
     tail = text.finish()
     if tail:
         yield tail
@@ -149,8 +158,12 @@ def logits_processors(sampling: Sampling) -> LogitsProcessorList:
     return chain
 
 
-def decode_steps(runtime: Runtime, inputs: BatchFeature, sampling: Sampling, most: int) -> Iterator[int]:
+def decode_steps(
+    runtime: Runtime, inputs: BatchFeature, sampling: Sampling, most: int
+) -> Iterator[PrefillStep | int]:
     """Token ids one by one with a key-value cache, up to the end of the turn or ``most`` tokens.
+
+    The steps of reading the conversation come before, where it is read in several.
 
     Raises:
         NumericalError: the model produced NaN or infinity.
@@ -163,23 +176,14 @@ def decode_steps(runtime: Runtime, inputs: BatchFeature, sampling: Sampling, mos
     else:
         generator.manual_seed(sampling.seed)
     stops = _stop_tokens(runtime)
-    cache = DynamicCache()
-    # clips of different lengths come as a list
-    given: dict[str, Any] = {
-        key: [clip.to(runtime.device) for clip in value]
-        if isinstance(value, list)
-        else value.to(runtime.device)
-        for key, value in inputs.items()
-    }
-    ids: torch.Tensor = given["input_ids"]  # (1, S)
-    mask: torch.Tensor = given["attention_mask"]
+    talk = TalkCache(runtime, inputs)
     for _ in range(most):
-        # the whole conversation in the first pass, then the newest token alone
-        scores = retry_on_oom(runtime, MemoryPhase.CHAT, _score, runtime, given, cache)
+        # the whole conversation before the first token, then the newest token alone
+        scores = yield from talk.read()
         if not bool(torch.isfinite(scores).all()):
             raise NumericalError("The model gave scores that are no numbers; try bfloat16 or float32.")
         # choose: a draw from the job's own generator on the CPU, or the likeliest
-        scores = chain(ids.cpu(), scores)  # type: ignore[arg-type]
+        scores = chain(talk.ids, scores)  # type: ignore[arg-type]
         if sampling.temperature > 0:
             token = torch.multinomial(scores.softmax(-1), 1, generator=generator)
         else:
@@ -187,11 +191,7 @@ def decode_steps(runtime: Runtime, inputs: BatchFeature, sampling: Sampling, mos
         if int(token) in stops:
             return
         yield int(token)
-        # what the model sees grows by the token
-        token = token.to(ids.device)  # (1, 1)
-        ids = torch.cat([ids, token], dim=1)
-        mask = torch.cat([mask, torch.ones_like(token)], dim=1)
-        given = {"input_ids": token, "attention_mask": mask}
+        talk.append(token)
 
 
 def _stop_tokens(runtime: Runtime) -> set[int]:
@@ -200,23 +200,3 @@ def _stop_tokens(runtime: Runtime) -> set[int]:
     if isinstance(stops, int):
         return {stops}
     return set(stops or ())
-
-
-@torch.no_grad()
-def _score(runtime: Runtime, given: dict[str, Any], cache: DynamicCache) -> torch.Tensor:
-    """The next token's scores [1, V] on the CPU; a pass that failed half-way leaves the cache as it was."""
-    remembered = cache.get_seq_length()
-    try:
-        return runtime.model(**given, cache=cache, logits_to_keep=1).logits[:, -1].float().cpu()
-    except (RuntimeError, MemoryError):
-        _forget_after(cache, remembered)
-        raise
-
-
-def _forget_after(cache: DynamicCache, length: int) -> None:
-    """Cut every layer back to ``length`` tokens."""
-    layer: Any
-    for layer in cache.layers:
-        if layer.get_seq_length() > length:
-            layer.keys = layer.keys[..., :length, :]
-            layer.values = layer.values[..., :length, :]

@@ -14,6 +14,7 @@ from core.devices import resolve_device, resolve_dtype
 from core.errors import CheckpointError
 from core.pipelines import chat as chatting
 from core.pipelines import text_to_video as videos
+from core.pipelines.prefill import PrefillStep
 from core.pipelines.runtime import Runtime
 from core.processor.prompts import Message
 from core.requests import MAX_SEED, Sampling, VideoRequest
@@ -100,6 +101,17 @@ class HaploOmni(Runtime):
             seed,
         )
         return chatting.chat(self, messages, sampling)
+
+    def chat_steps(self, messages: Sequence[Message], sampling: Sampling) -> Iterator[PrefillStep | str]:
+        """:meth:`chat` with every step of it, for who shares the model's time out among several.
+
+        A :class:`PrefillStep` stands before every chunk of a long conversation.
+        Then each token is a piece of text, an empty one where it does not complete a character.
+
+        Raises:
+            PromptError, MediaError, RequestError: on the first ``next``, one sentence each.
+        """
+        return chatting.chat_steps(self, messages, sampling)
 
     def video_request(self, prompt: str, negative_prompt: str = "", **given: Any) -> VideoRequest:
         """A request with the checkpoint's own default for every option left out (None) and a fresh seed."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from enum import Enum
 from typing import Protocol, TypeVar
+from weakref import WeakSet
 
 import torch
 
@@ -25,10 +26,29 @@ class MemoryPhase(Enum):
     DECODE = "decoding the frames"
 
 
+class ReclaimableCache(Protocol):
+    """What a waiting job remembers and can make again, such as a conversation's keys and values."""
+
+    @property
+    def num_read(self) -> int:
+        """How many tokens it holds."""
+        ...
+
+    def give_up(self) -> None:
+        """Let them go; the job makes them again at its next turn."""
+        ...
+
+
 class OutOfMemoryPolicy(Protocol):
-    """Where work is done, and who is asked to make it smaller: says how, or None when it cannot be."""
+    """Where work is done, and what is done when memory runs out there.
+
+    Attributes:
+        caches: what jobs remember and can make again.
+        on_out_of_memory: makes the work smaller and says how, None if it cannot.
+    """
 
     device: torch.device
+    caches: WeakSet[ReclaimableCache]
     on_out_of_memory: Callable[[MemoryPhase], str | None] | None
 
 
@@ -40,11 +60,16 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def retry_on_oom(
-    policy: OutOfMemoryPolicy, phase: MemoryPhase, attempt: Callable[..., T], *given: object
+    policy: OutOfMemoryPolicy,
+    phase: MemoryPhase,
+    attempt: Callable[..., T],
+    *given: object,
+    keeping: ReclaimableCache | None = None,
 ) -> T:
-    """``attempt(*given)``, tried again whenever memory runs out.
+    """``attempt(*given)``, tried again whenever memory runs out and :func:`make_room` has made some.
 
-    Before, the memory that the attempt left is released and the policy makes the work smaller.
+    Args:
+        keeping: the attempt's own cache.
 
     Raises:
         ShortMemoryError: nothing can be made smaller any more.
@@ -56,15 +81,31 @@ def retry_on_oom(
             if not is_out_of_memory(error):
                 raise
         # outside the handler, so that the failed attempt's tensors are gone with its traceback
-        make_room(policy, phase)
+        make_room(policy, phase, keeping)
 
 
-def make_room(policy: OutOfMemoryPolicy, phase: MemoryPhase) -> None:
-    """After an attempt that ran out of memory: release what it left and make the work smaller.
+def make_room(policy: OutOfMemoryPolicy, phase: MemoryPhase, keeping: ReclaimableCache | None = None) -> None:
+    """After an attempt that ran out of memory: release what it left, and make room for another.
+
+    As long as others' caches are there, the largest is given up; then the work is made smaller.
+
+    Args:
+        keeping: the attempt's own cache, which stays.
 
     Raises:
         ShortMemoryError: nothing can be made smaller any more.
     """
+    others = [cache for cache in policy.caches if cache is not keeping and cache.num_read]
+    if others:
+        largest = max(others, key=lambda cache: cache.num_read)
+        logger.warning(
+            "memory ran out while %s; %d tokens of another conversation will be read again",
+            phase.value,
+            largest.num_read,
+        )
+        largest.give_up()
+        empty_cache(policy.device)
+        return
     empty_cache(policy.device)
     change = policy.on_out_of_memory and policy.on_out_of_memory(phase)
     if change is None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from weakref import WeakSet
 
 import torch
 
 from core.pipelines.guidance import Guidance
-from core.pipelines.out_of_memory import MemoryPhase
+from core.pipelines.out_of_memory import MemoryPhase, ReclaimableCache
 from core.pipelines.preview import LatentRGB, measure_latent_rgb
 from core.weights import LoadedCheckpoint
 
@@ -23,6 +24,7 @@ class Runtime:
         device: where the model works.
         guidance: how the two prompts of a clip share the machine.
         on_out_of_memory: asked when memory runs out; makes the work smaller and says how, None if it cannot.
+        caches: of all conversations that are being answered; when memory runs out, others' go first.
     """
 
     def __init__(self, parts: LoadedCheckpoint, device: torch.device) -> None:
@@ -35,6 +37,7 @@ class Runtime:
         self.device = device
         self.guidance = Guidance.BATCHED
         self.on_out_of_memory: Callable[[MemoryPhase], str | None] | None = None
+        self.caches: WeakSet[ReclaimableCache] = WeakSet()
         self._preview = parts.preview
 
     @cached_property

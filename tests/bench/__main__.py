@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from tests import ROOT
+from tests.bench.batched import bench_batched
+from tests.bench.reading import bench_reading
 from tests.bench.table import row
 from tests.bench.threads import bench_threads
 from tests.bench.turns import bench_turns
@@ -178,7 +180,8 @@ def main(argv: list[str] | None = None) -> int:
 
     omni = HaploOmni.load(options.checkpoint, device=options.device)
     lines = [*bench_denoising(omni, options.repeats), *bench_chat(omni, options.repeats)]
-    lines += [*bench_clip(omni), *bench_turns(omni)]
+    lines += [*bench_clip(omni), *bench_turns(omni), *bench_batched(omni, options.repeats)]
+    lines += bench_reading(omni, options.repeats)
     if not options.no_page:
         lines += bench_start()
     if not options.no_threads:

@@ -10,6 +10,7 @@ from typing import Any
 from app.engine.engine import Engine
 from app.engine.jobs import Finished, Progress
 from app.engine.turns import Lane, Turns
+from core.requests import Sampling
 from tests.bench.table import row
 
 STEPS = 40
@@ -50,7 +51,7 @@ def bench_turns(omni) -> list[str]:  # type: ignore[no-untyped-def]
     """First words beside a clip, a clip beside a chat, and what the sharing itself costs."""
 
     def chat(_: object) -> Iterator[Any]:
-        return omni.chat(QUESTION, max_new_tokens=WORDS)
+        return omni.chat_steps(QUESTION, Sampling(WORDS))
 
     def clip(_: object) -> Iterator[Any]:
         return omni.text_to_video("a red circle", num_inference_steps=STEPS, seed=1)

@@ -120,15 +120,15 @@ def test_a_conversation_outlives_the_upload_cache(page, served, tmp_path, monkey
     address = picture.get_attribute("src")
     assert page.request.get(urllib.parse.urljoin(served[0], address)).status == 200
     first = answers(page, "images").last.inner_text()
-    chat = served[1].omni.chat
+    chat_steps = served[1].omni.chat_steps
 
-    def marked(messages, **options):
-        yield from chat(messages, **options)
+    def marked(messages, sampling):
+        yield from chat_steps(messages, sampling)
         yield " (again)"
 
     with monkeypatch.context() as patch:
         # the second answer is told from the first, which stands until it comes
-        patch.setattr(served[1].omni, "chat", marked)
+        patch.setattr(served[1].omni, "chat_steps", marked)
         page.click("#images-again")
         expect(answers(page, "images").last).to_have_text(f"{first} (again)", use_inner_text=True)
         expect(page.locator("#images-status")).to_have_text("", use_inner_text=True)

@@ -19,6 +19,7 @@ from app.services.conversation import GONE, Conversation, Message, TextPart, to_
 from app.services.library import Library
 from app.web.chat_tab import ChatTab, joined, to_textbox
 from core.errors import HaploOmniError, PromptError
+from core.pipelines.prefill import PrefillStep
 from core.profile import ChatDefaults, released_profile
 from core.weights import bundled_checkpoint
 
@@ -36,7 +37,7 @@ class Model:
     def __init__(self, error=None):
         self.error, self.seen = error, []
 
-    def chat(self, turns, **_):
+    def chat_steps(self, turns, _):
         self.seen = turns
         yield "one "
         if self.error:
@@ -108,9 +109,9 @@ def test_a_message_is_answered_and_remembered(tab_with):
 
 def test_a_slow_first_word_is_waited_for_in_words(tab_with, monkeypatch):
     class Slow(Model):
-        def chat(self, turns, **_):
+        def chat_steps(self, turns, sampling):
             time.sleep(1.3)
-            yield from super().chat(turns)
+            yield from super().chat_steps(turns, sampling)
 
     monkeypatch.setattr("app.formatting.SLOW_S", 0.5)
     tab = tab_with(Slow())
@@ -120,6 +121,24 @@ def test_a_slow_first_word_is_waited_for_in_words(tab_with, monkeypatch):
     assert any(re.fullmatch(r"Reading… \d+ s", text) for text in said), said
     assert said[-1] == ""
     assert not any(text.startswith("Waiting") for text in said)
+
+
+def test_how_far_a_long_conversation_is_read_is_said(tab_with):
+    class Long(Model):
+        def chat_steps(self, turns, sampling):
+            for step in (PrefillStep(0, 2), PrefillStep(1, 2), ""):
+                yield step
+                time.sleep(0.3)  # of two that come together only the newest is told
+            yield from super().chat_steps(turns, sampling)
+
+    seen, error = send(tab_with(Long()), {"text": "hello", "files": []})
+    said = [update[3] for update in seen if isinstance(update[3], str)]
+    assert error is None
+    assert [text for text in said if text.startswith("Reading part")] == [
+        "Reading part 1 of 2…",
+        "Reading part 2 of 2…",
+    ]
+    assert seen[-1][1].messages[-1] == Message("assistant", (TextPart("one two three"),))
 
 
 @pytest.mark.parametrize(
