@@ -54,6 +54,8 @@ window.haplo = (() => {
       return { owner: me, ...values };
     },
     restored() { restored = true; },
+    isRestored: () => restored,
+    kept: () => values,
     save(name, value) { if (restored) { values[name] = value; store(true); } },
     store,
   };
