@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,8 @@ class Guard:
 
         try:
             await self.app(scope, receive, send_on)
+        except ClientDisconnect:
+            return  # who left in the middle of an upload hears no answer
         except Exception:
             # a function or argument that does not exist ends the framework's route in a KeyError or TypeError
             if answering or scope["type"] != "http":

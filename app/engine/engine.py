@@ -70,6 +70,7 @@ class Engine:
         preemptible: bool = False,
         lane: Lane = Lane.CLIP,
         owner: str = "",
+        attended: bool = True,
         expected_s: float | None = None,
         expected_step_s: float | None = None,
     ) -> Job:
@@ -80,6 +81,7 @@ class Engine:
         Args:
             preemptible: it is cancelled as soon as another is submitted.
             lane, owner: with whom it shares the time, and whose it is.
+            attended: somebody waits for it already; see :meth:`attend`.
             expected_s, expected_step_s: seconds that it and one of its steps take alone, where that is known.
 
         Raises:
@@ -94,6 +96,7 @@ class Engine:
             lane,
             owner,
             self._leave,
+            attended=attended,
             expected_s=expected_s,
             expected_step_s=expected_step_s,
         )
@@ -102,6 +105,7 @@ class Engine:
         for other in others:
             if other.preemptible:
                 other.cancel()
+        self._make_place()
         with self._wake:
             self._refuse_when_stopped()
             self._refuse_when_full(owner)
@@ -154,6 +158,14 @@ class Engine:
         logger.error("%s", sentence)
         job.cancel()
         job.tell(Finished(State.FAILED, StoppedError(sentence)))
+
+    def attend(self, job: Job, attended: bool) -> None:
+        """Somebody waits for this job, or nobody does any more."""
+        with self._wake:
+            job.attended = attended
+            told = self._post_places() if job in self._waiting else []
+            self._wake.notify()
+        deliver(told)
 
     def wait_of(self, job: Job) -> Queued:
         """The place of a waiting job in the line, and how long that will take from now."""
@@ -243,25 +255,53 @@ class Engine:
     def _next(self) -> Job | None:
         """Whose turn it is; who was asked to stop does so first, which takes no time."""
         stopping = [job for job in self._turns.jobs if job.cancelled]
-        return stopping[0] if stopping else self._turns.next()
+        if stopping:
+            return stopping[0]
+        # for whom nobody waits gets what the others leave
+        return self._turns.next(lambda job: job.attended) or self._turns.next()
 
     def _admit(self) -> list[Job]:
-        """Let waiting jobs run as far as there are places; returns who must be told of a new place."""
+        """Let waiting jobs run as far as there are places; returns who must be told of a new place.
+
+        A job that nobody waits for holds no place against one that somebody waits for.
+        """
         admitted = False
-        for lane, places in self.places.items():
-            for job in self._line(lane)[: max(0, places - self._turns.running(lane))]:
+        for lane in self.places:
+            line = self._line(lane)
+            attended = [job for job in line if job.attended]
+            others = [job for job in line if not job.attended]
+            free = self._free(lane, attended_only=True)
+            for job in [*attended[:free], *others[: self._free(lane) - len(attended[:free])]]:
                 self._waiting.remove(job)
                 self._turns.add(job, lane, job.owner or f"job {id(job)}")
                 admitted = True
         return self._post_places() if admitted else []
 
+    def _free(self, lane: Lane, attended_only: bool = False) -> int:
+        """How many places of a lane are free; those of jobs that nobody waits for may count as free."""
+        running = [job for job in self._turns.jobs if job.lane is lane]
+        held = sum(job.attended or not attended_only for job in running)
+        return max(0, self.places[lane] - held)
+
     def _line(self, lane: Lane) -> list[Job]:
-        """Who waits in a lane, in the order of their turns: nobody's second job goes before others' first."""
-        return sorted((job for job in self._waiting if job.lane is lane), key=lambda job: job.rank)
+        """Who waits in a lane, in the order of their turns: nobody's second job goes before others' first.
+
+        Jobs that nobody waits for come last.
+        """
+        waiting = (job for job in self._waiting if job.lane is lane)
+        return sorted(waiting, key=lambda job: (not job.attended, job.rank))
 
     def _of_owner(self, owner: str) -> list[Job]:
         """A visitor's jobs, running and waiting; none of nobody's."""
         return [job for job in (*self._turns.jobs, *self._waiting) if owner and job.owner == owner]
+
+    def _make_place(self) -> None:
+        """In a full line one that nobody waits for gives up its place."""
+        with self._wake:
+            given_up = [job for job in self._waiting if not job.attended]
+            full = len(self._waiting) >= self.max_queue
+        if full and given_up:
+            given_up[0].cancel()
 
     def _refuse_when_stopped(self) -> None:
         if self.trouble:
@@ -297,8 +337,9 @@ class Engine:
 
     def _place(self, lane: Lane, number: int) -> Queued:
         """What stands before the ``number``-th of a lane's line, and how long it will take."""
-        ahead = max(0, self._turns.running(lane) - self.places[lane] + 1 + number)
-        running = [job for job in self._turns.jobs if job.lane is lane]
+        attended = self._line(lane)[number].attended
+        running = [job for job in self._turns.jobs if job.lane is lane and (job.attended or not attended)]
+        ahead = max(0, len(running) - self.places[lane] + 1 + number)
         remaining = [job.remaining_s for job in (*running, *self._line(lane)[:number])]
         known = sorted(seconds for seconds in remaining if seconds is not None)
         if len(known) < len(remaining):

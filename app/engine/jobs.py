@@ -86,6 +86,7 @@ class Job:
         owner: whose it is; a job of nobody shares with all others as if it were its owner's only one.
         on_cancel: told once that the job was asked to stop.
         rank: how many of its owner's jobs are there before it; lower ones go first.
+        attended: somebody waits for it, or it was asked to be finished; others give way to such jobs.
         expected_s: how long it will take alone; None where nobody knows.
         expected_step_s: how long one of its steps will take, likewise.
 
@@ -102,6 +103,7 @@ class Job:
     owner: str = ""
     on_cancel: Callable[[Job], object] = _nobody
     rank: int = 0
+    attended: bool = True
     expected_s: float | None = None
     expected_step_s: float | None = None
     used_s: float = 0.0

@@ -148,12 +148,14 @@ class Tickets:
                 lambda event: self._on_event(ticket, event),
                 lane=its.lane,
                 owner=owner,
+                attended=finish,
                 expected_s=expected_s,
                 expected_step_s=step_s,
             )
         except BaseException:
             self._drop(ticket)
             raise
+        self._attend(ticket)  # who was quick reads already
         self._wake()
         return ticket
 
@@ -189,6 +191,7 @@ class Tickets:
             loop.call_soon_threadsafe(changed.set)
 
         ticket.log.join(tell)
+        self._attend(ticket)
         try:
             while True:
                 changed.clear()
@@ -206,6 +209,7 @@ class Tickets:
         finally:
             if not ticket.log.leave(tell):
                 ticket.unread_since_s = time.monotonic()
+                self._attend(ticket)
                 self._wake()
 
     def stop(self, ticket_id: str, owner: str) -> None:
@@ -235,6 +239,12 @@ class Tickets:
             if not isinstance(event.error, StoppedError):  # what the program's end ended is to be run again
                 self._write(ticket)
             self._wake()
+
+    def _attend(self, ticket: Ticket) -> None:
+        """Tell the engine whether somebody waits for a job; who asked for it to be finished does."""
+        job = ticket.live
+        if job is not None:
+            self.engine.attend(job, ticket.grace_s is None or ticket.log.is_read)
 
     def _refresh(self, ticket: Ticket) -> None:
         """At a heartbeat: the wait as it is now, and the end where the engine has vanished."""

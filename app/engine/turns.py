@@ -8,7 +8,7 @@ A step of two seconds and one of twenty milliseconds are treated alike: what cou
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Container, Hashable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, TypeVar
@@ -44,9 +44,9 @@ class FairClock(Generic[Key]):
     def __contains__(self, key: Key) -> bool:
         return key in self._used
 
-    def least(self) -> Key:
-        """Who has had least; of equals the one who came first."""
-        return min(self._used, key=self._used.__getitem__)
+    def least(self, among: Container[Key]) -> Key:
+        """Who of these has had least; of equals the one who came first."""
+        return min((key for key in self._used if key in among), key=self._used.__getitem__)
 
     def charge(self, key: Key, seconds: float, weight: float = 1.0) -> None:
         """``key`` was served for so long."""
@@ -100,16 +100,19 @@ class Turns(Generic[Job]):
         if not running.jobs:
             self._clock.leave(lane)
 
-    def next(self) -> Job | None:
-        """The job whose turn it is; None where nothing runs.
+    def next(self, wanted: Callable[[Job], bool] = lambda _: True) -> Job | None:
+        """The job whose turn it is, of those that are wanted; None where there is none.
 
         It is the oldest job of the visitor who has had least, in the lane that has had least for its weight.
         """
-        if not len(self):
+        able = {lane: [job for job in running.jobs if wanted(job)] for lane, running in self._lanes.items()}
+        lanes = {lane for lane, jobs in able.items() if jobs}
+        if not lanes:
             return None
-        running = self._lanes[self._clock.least()]
-        owner = running.owners.least()
-        return next(job for job, its in running.jobs.items() if its == owner)
+        lane = self._clock.least(lanes)
+        running = self._lanes[lane]
+        owner = running.owners.least({running.jobs[job] for job in able[lane]})
+        return next(job for job in able[lane] if running.jobs[job] == owner)
 
     def charge(self, job: Job, seconds: float) -> None:
         """A job's turn took so many seconds."""

@@ -216,13 +216,9 @@ class ChatTab:
         sampling: Sampling,
     ) -> AsyncIterator[tuple]:
         """Ask for an answer and stream it; on an error everything is as ``before``."""
-        try:
+        with errors_as_sentences():  # nothing has left the box yet
             readable = self.chat.readable(conversation)
             ticket = self.chat.submit(readable, sampling, visitor(), address=address())
-        except Exception as error:
-            told = page_error(error)
-            yield update(to_chatbot(before), before, open_box(), "", message)
-            raise told from None
         emptied: dict[str, Any] = {} if message is None else {"value": None}
         box = gr.MultimodalTextbox(submit_btn=False, stop_btn=True, **emptied)
         yield update(

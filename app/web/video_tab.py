@@ -276,7 +276,8 @@ class VideoTab:
             async with aclosing(self.video.follow(ticket, visitor())) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, FinishedClip):
-                        yield {**last, **DONE}, *clip_outputs(piece), *idle_buttons(), gr.skip(), gr.skip()
+                        last = {**last, **DONE}
+                        yield last, *clip_outputs(piece), *idle_buttons(), gr.skip(), gr.skip()
                         continue
                     if isinstance(piece, Stopped):
                         last = {**last, "text": STOPPED}

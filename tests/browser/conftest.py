@@ -8,7 +8,7 @@ from playwright.sync_api import expect, sync_playwright
 from tests.browser.steps import ARGUMENTS, PATIENCE_MS, chromium
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: while it is open, no other test can run an event loop
 def browser():
     with sync_playwright() as playwright:
         made = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)

@@ -164,13 +164,13 @@ def test_clearing_and_a_failure_keep_what_is_typed(page, served, monkeypatch):
     expect(answers(page, "images")).to_have_count(0)
     expect(page.locator("#images-box textarea")).to_have_value("a draft")
 
-    def failing(messages, **_):
+    def failing(*_):
         time.sleep(2)
         raise MediaError("The picture is upside down.")
         yield
 
     with monkeypatch.context() as patch:
-        patch.setattr(served[1].omni, "chat", failing)
+        patch.setattr(served[1].omni, "chat_steps", failing)
         page.fill("#images-box textarea", "a question")
         page.press("#images-box textarea", "Enter")
         expect(page.locator("#images-box textarea")).to_have_value("")
@@ -297,13 +297,13 @@ def test_nothing_is_asked_of_other_hosts(browser, served):
 
 
 def test_a_long_answer_can_be_stopped(page, served, monkeypatch):
-    def endless(messages, **_):
+    def endless(*_):
         for _ in range(600):
             time.sleep(0.05)
             yield "word "
 
     with monkeypatch.context() as patch:
-        patch.setattr(served[1].omni, "chat", endless)
+        patch.setattr(served[1].omni, "chat_steps", endless)
         ask(page, "images", "Talk without end.")
         expect(answers(page, "images")).to_contain_text("word word word")
         page.click("#images-box button.stop-button")

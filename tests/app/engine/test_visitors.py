@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 
 import pytest
 
@@ -20,6 +21,13 @@ def engine():
     made = Engine(omni=None, max_queue=20, max_per_visitor=3)
     yield made
     made.close()
+
+
+def ended(events: queue.Queue) -> Finished:
+    while True:
+        event = events.get(timeout=SOON_S)
+        if isinstance(event, Finished):
+            return event
 
 
 class Held:
@@ -112,3 +120,59 @@ def test_a_stop_is_heard_at_the_next_turn_whoever_else_runs(engine):
     assert chat.job.state is State.RUNNING
     chat.release.set()
     assert chat.wait_for(Finished).state is State.DONE
+
+
+def test_who_is_waited_for_goes_before_who_is_not(engine):
+    """A closed tab's job holds neither a place nor a turn against somebody who looks."""
+    release, order = threading.Event(), []
+
+    def left(_):
+        release.wait(SOON_S)
+        for _ in range(50):
+            order.append("left")
+            time.sleep(0.002)
+            yield 1
+
+    def looked_at(name):
+        def work(_):
+            for _ in range(5):
+                order.append(name)
+                yield 1
+
+        return work
+
+    boxes = [queue.Queue() for _ in range(4)]
+    first = engine.submit(left, boxes[0].put, owner="ada")
+    second = engine.submit(left, boxes[1].put, owner="ben")
+    engine.attend(first, False)
+    engine.attend(second, False)
+    for number in (2, 3):
+        engine.submit(looked_at(f"job {number}"), boxes[number].put, owner=f"visitor {number}")
+    release.set()
+    for box in boxes:
+        assert ended(box).state is State.DONE
+    asked = [name for name in order if name != "left"]
+    assert asked == ["job 2"] * 5 + ["job 3"] * 5
+    assert order.index("job 3") <= 7, "at most the step that ran came before"
+    assert order.count("left") == 100, "what nobody waited for was made all the same"
+
+
+def test_a_full_line_gives_up_one_that_nobody_waits_for():
+    engine, release = Engine(omni=None, max_queue=2), threading.Event()
+
+    def waits(_):
+        yield release.wait(SOON_S)
+
+    boxes = [queue.Queue() for _ in range(5)]
+    jobs = [engine.submit(waits, box.put) for box in boxes[:3]]
+    while engine.waiting != 2:
+        time.sleep(0.005)
+    with pytest.raises(BusyError):
+        engine.submit(waits, boxes[3].put)
+    engine.attend(jobs[1], False)
+    engine.submit(waits, boxes[4].put)
+    assert ended(boxes[1]).state is State.CANCELLED
+    release.set()
+    for number in (0, 2, 4):
+        assert ended(boxes[number]).state is State.DONE
+    engine.close()
