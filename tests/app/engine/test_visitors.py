@@ -164,9 +164,11 @@ def test_a_full_line_gives_up_one_that_nobody_waits_for():
         yield release.wait(SOON_S)
 
     boxes = [queue.Queue() for _ in range(5)]
-    jobs = [engine.submit(waits, box.put) for box in boxes[:3]]
-    while engine.waiting != 2:
-        time.sleep(0.005)
+    jobs = []
+    for box in boxes[:3]:
+        jobs.append(engine.submit(waits, box.put))
+        while not engine.busy:
+            time.sleep(0.005)
     with pytest.raises(BusyError):
         engine.submit(waits, boxes[3].put)
     engine.attend(jobs[1], False)
