@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
 from tests import ROOT
 from tests.browser.newcomer import free_port
+from tests.browser.relay import Relay
 from tests.browser.steps import PATIENCE_MS, answers, ask, expect_answers, open_video_tab, previews
 
 pytestmark = pytest.mark.browser
@@ -147,11 +149,40 @@ def test_twenty_random_reloads_lose_nothing(page):
     )
 
 
-def start(port: int, state: str) -> subprocess.Popen:
+def test_a_lost_connection_comes_back_by_itself(page, served):
+    relay = Relay(served[0])
+    page.goto(relay.url)
+    loaded(page)
+    page.fill("#images-box textarea", "a draft")
+    open_video_tab(page, 120)
+    page.click("#video-generate")
+    previews(page, 2)
+    page.wait_for_function("window.haplo.kept()['video.kept']")
+    relay.cut()
+    page.wait_for_timeout(3000)
+    relay.mend()
+    page.wait_for_function("window.haplo && window.haplo.isRestored()")
+    before = page.locator(CAPTION).inner_text()
+    expect(page.locator(CAPTION)).not_to_have_text(before, use_inner_text=True)
+    expect(page.locator("#video-result video")).to_be_visible()
+    expect(page.locator("#images-box textarea")).to_have_value("a draft")
+    relay.cut()
+
+
+def start(port: int, folder: Path) -> subprocess.Popen:
     """The program, answering."""
-    process = subprocess.Popen(
-        [sys.executable, "app.py", "--port", str(port), "--device", "cpu", "--state", state], cwd=ROOT
-    )
+    command = [
+        sys.executable,
+        "app.py",
+        "--port",
+        str(port),
+        "--device",
+        "cpu",
+        "--state",
+        str(folder / "state"),
+    ]
+    (folder / "tmp").mkdir(exist_ok=True)
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "TMPDIR": str(folder / "tmp")})
     while process.poll() is None:  # the test's own time limit ends one that neither answers nor ends
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
@@ -170,7 +201,7 @@ def end(process: subprocess.Popen) -> None:
 @pytest.mark.timeout(600)
 def test_a_restart_is_told_and_one_press_makes_it_again(browser, tmp_path):
     port = free_port()
-    first = start(port, str(tmp_path))
+    first = start(port, tmp_path)
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     try:
         page = served_page(context, f"http://127.0.0.1:{port}")
@@ -183,7 +214,8 @@ def test_a_restart_is_told_and_one_press_makes_it_again(browser, tmp_path):
         page.wait_for_function("window.haplo.kept()['video.kept']")
         first.send_signal(signal.SIGTERM)
         assert first.wait(timeout=60) == 0
-        second = start(port, str(tmp_path))
+        assert not list((tmp_path / "tmp").iterdir()), "nothing temporary is left"
+        second = start(port, tmp_path)
     finally:
         end(first)
     try:
