@@ -37,7 +37,7 @@ def services():
 
 
 def test_jobs_come_back_from_paper_and_from_another_process(services):
-    for kind, job in zip(services, (ChatJob(TALK, Sampling(seed=3)), CLIP), strict=True):
+    for kind, job in zip(services, (ChatJob(TALK, Sampling(8, seed=3)), CLIP), strict=True):
         written = json.dumps(kind.to_record(job))
         assert kind.from_record(json.loads(written)) == job
         assert pickle.loads(pickle.dumps(job)) == job
@@ -54,7 +54,7 @@ def test_what_comes_of_them_is_plain_data_too(tmp_path):
 
 def test_results_come_back_while_their_files_are_there(services, tmp_path):
     chat, video = services
-    job = ChatJob(TALK, Sampling())
+    job = ChatJob(TALK, Sampling(8))
     assert chat.from_result(job, chat.result_record(["a", Status("x"), "b"])) == ["ab"]
     path = tmp_path / "clip.mp4"
     path.write_bytes(b"clip")
@@ -68,6 +68,6 @@ def test_results_come_back_while_their_files_are_there(services, tmp_path):
 
 
 def test_an_answer_belongs_to_its_conversation():
-    job = ChatJob(TALK, Sampling())
+    job = ChatJob(TALK, Sampling(8))
     assert job.answered(["It ", Status("x"), "moves."]).messages[-1].text == "It moves."
     assert job.answered([]) == TALK and not TALK.is_answered
