@@ -12,6 +12,8 @@ class EventLog:
     """Events of one job in their order; of passing ones only the newest of its type. Any thread may use it.
 
     Readers are told that something came, not what: each asks for what it has not seen.
+    Of a mere place in the line they are not told: with every job that ends all places change, and fifty who
+    wait would be woken fifty times; they find it at their next heartbeat.
     """
 
     def __init__(self) -> None:
@@ -35,7 +37,7 @@ class EventLog:
                 self._numbered = [item for item in self._numbered if passing_kind(item[1]) is not kind]
             self._count += 1
             self._numbered.append((self._count, event))
-            told = list(self._tell)
+            told = [] if isinstance(event, Queued) else list(self._tell)
         for tell in told:
             try:
                 tell()

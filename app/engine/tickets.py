@@ -24,7 +24,7 @@ from app.engine.ticket_store import Record, TicketStore, digest
 from app.errors import UNEXPECTED
 from core.errors import BusyError, HaploOmniError, StoppedError, TicketError
 
-HEARTBEAT_S = 0.5
+HEARTBEAT_S = 1.0
 GRACE_S = 30.0
 KEEP_S = 3600.0
 UNKNOWN = (
@@ -205,7 +205,8 @@ class Tickets:
                         await changed.wait()
                 except TimeoutError:
                     self._refresh(ticket)
-                    yield None
+                    if not ticket.log.after(after):
+                        yield None
         finally:
             if not ticket.log.leave(tell):
                 ticket.unread_since_s = time.monotonic()
