@@ -105,10 +105,11 @@ class Engine:
         for other in others:
             if other.preemptible:
                 other.cancel()
-        self._make_place()
+        self._make_place(owner)
         with self._wake:
             self._refuse_when_stopped()
-            self._refuse_when_full(owner)
+            self._refuse_when_full()
+            self._refuse_who_has_enough(owner)
             job.rank = sum(other.lane is lane for other in self._of_owner(owner))
             self._waiting.append(job)
             told = self._post_places()
@@ -295,9 +296,10 @@ class Engine:
         """A visitor's jobs, running and waiting; none of nobody's."""
         return [job for job in (*self._turns.jobs, *self._waiting) if owner and job.owner == owner]
 
-    def _make_place(self) -> None:
-        """In a full line one that nobody waits for gives up its place."""
+    def _make_place(self, owner: str) -> None:
+        """In a full line one that nobody waits for gives up its place to who may have one."""
         with self._wake:
+            self._refuse_who_has_enough(owner)
             given_up = [job for job in self._waiting if not job.attended]
             full = len(self._waiting) >= self.max_queue
         if full and given_up:
@@ -307,9 +309,11 @@ class Engine:
         if self.trouble:
             raise StoppedError(self.trouble)
 
-    def _refuse_when_full(self, owner: str) -> None:
+    def _refuse_when_full(self) -> None:
         if len(self._waiting) >= self.max_queue:
             raise BusyError(f"{len(self._waiting)} jobs are waiting already; please try again in a minute.")
+
+    def _refuse_who_has_enough(self, owner: str) -> None:
         own = len(self._of_owner(owner))
         if own >= self.max_per_visitor:
             raise BusyError(

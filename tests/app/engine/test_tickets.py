@@ -266,7 +266,7 @@ def test_one_address_has_its_limit_and_this_machine_has_none(engine):
 
 
 def test_a_refused_job_leaves_no_ticket(tmp_path):
-    engine = Engine(omni=None, max_queue=1, max_per_visitor=1)
+    engine = Engine(omni=None, max_per_visitor=1)
     tickets = tickets_of(engine, store=TicketStore(tmp_path))
     release = threading.Event()
 
