@@ -25,6 +25,7 @@ from quantization.planner import format_bytes
 
 logger = logging.getLogger(__name__)
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+VISITORS = 256  # events at once: each open answer or clip is one
 DESCRIPTION = "One transformer that understands pictures and clips, and makes clips from text."
 NOT_READ = (
     "What was sent cannot be read: upload each file here first, "
@@ -180,7 +181,8 @@ def open_page(
     Raises:
         OSError, ValueError: it cannot be opened there, or does not answer.
     """
-    page.queue(max_size=64, api_open=False, default_concurrency_limit=32)
+    # the engine has the one line; a visitor who waits in it takes no thread, and holds up no other here
+    page.queue(max_size=VISITORS, api_open=False, default_concurrency_limit=VISITORS)
     try:
         page.launch(
             server_name=server_name,
@@ -193,6 +195,7 @@ def open_page(
             pwa=False,
             show_error=False,
             max_file_size="200mb",
+            max_threads=VISITORS,
             allowed_paths=[str(folder)],
             enable_monitoring=False,
             run_history=False,
