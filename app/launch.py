@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from app.web.page import Page
 
 logger = logging.getLogger(__name__)
+TELLING_S = 0.5  # until what readers are told has left
 
 
 def run(settings: Settings) -> int:
@@ -69,6 +70,7 @@ def serve_until_asked(settings: Settings, ending: Ending) -> None:
     from app.engine.ticket_store import TicketStore
     from app.engine.tickets import Tickets
     from app.services.library import Library
+    from app.web.page import close_page
 
     # the page may have visitors from the moment it answers, before its launch returns
     ending.in_good_order()
@@ -85,7 +87,7 @@ def serve_until_asked(settings: Settings, ending: Ending) -> None:
         stack.callback(tickets.close)
         page = serve(tickets, memory, library, settings, port)
         # the page goes first: nobody asks an engine that has ended
-        stack.callback(page.close, verbose=False)
+        stack.callback(close_page, page)
         if memory.can_warm_up:
             engine.submit(memory.warm_up, log_failure, preemptible=True)
         logger.info("ready after %.1f s", time.monotonic() - started)
@@ -93,6 +95,7 @@ def serve_until_asked(settings: Settings, ending: Ending) -> None:
         logger.info("stopping")
         # first, so that every reader is told and the page has no stream left to wait for
         engine.close()
+        time.sleep(TELLING_S)
 
 
 def log_failure(event: Event) -> None:
@@ -109,6 +112,7 @@ def load_engine(settings: Settings) -> tuple[Engine, MemoryManager]:
     """
     from app.engine.engine import Engine
     from app.engine.memory import plan_memory
+    from app.engine.turns import Lane
     from core import HaploOmni
 
     memory = plan_memory(settings)
@@ -119,8 +123,9 @@ def load_engine(settings: Settings) -> tuple[Engine, MemoryManager]:
     )
     memory.attach(omni)
     logger.info(memory.loaded(time.monotonic() - started))
+    places = {Lane.CHAT: memory.chat_places()}
     max_job_s = 60.0 * settings.max_minutes
-    return Engine(omni, settings.max_queue, settings.max_per_visitor, max_job_s=max_job_s), memory
+    return Engine(omni, settings.max_queue, settings.max_per_visitor, places, max_job_s), memory
 
 
 def serve(tickets: Tickets, memory: MemoryManager, library: Library, settings: Settings, port: int) -> Page:

@@ -137,8 +137,10 @@ class Job:
 
     @property
     def remaining_s(self) -> float | None:
-        """How long it will still take alone; None where nobody knows."""
-        return None if self.expected_s is None else max(0.0, self.expected_s - self.used_s)
+        """How long it will still take alone; None where nobody knows, as of one that takes longer."""
+        if self.expected_s is None or self.used_s > self.expected_s:
+            return None
+        return self.expected_s - self.used_s
 
     def charge(self, seconds: float) -> None:
         """A turn took so long."""

@@ -35,6 +35,8 @@ TILINGS = {"off": Decode.WHOLE, "on": Decode.TILED}
 WARM_UP_STEPS = 2  # steps: the first also reads the prompt
 QUICK = 1e11  # operations of a step that a CPU does in seconds
 CHAT_TOKENS = 4096  # a talk that must always fit
+FEWEST_CHATS = 2
+MOST_CHATS = 16
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,12 @@ class MemoryManager:
         now = hardware.detect(self.device)
         free = now.host_free_bytes if now.device is Device.CPU else now.free_bytes
         return MemoryUsage(size, self.mode.describe(), cache, free, now.total_bytes, now.name)
+
+    def chat_places(self) -> int:
+        """How many chats run at once: as many as whose caches fit a fourth of what is free, 2 to 16."""
+        usage = self.usage()
+        cache_bytes = usage.cache_bytes * CHAT_TOKENS / 1000
+        return max(FEWEST_CHATS, min(MOST_CHATS, int(usage.free_bytes / 4 / cache_bytes)))
 
     def _plan_for(self, clip: VideoRequest) -> Plan | Infeasible:
         """The best plan for a clip in what memory is free now; no talk goes on meanwhile."""

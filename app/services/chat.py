@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,15 +52,16 @@ class ClipSettings:
 
 @dataclass(frozen=True)
 class ChatJob:
-    """A conversation that ends with a question, and how it is to be answered."""
+    """A conversation that ends with a question, how it is to be answered, and what stands if it is not."""
 
     conversation: Conversation
     sampling: Sampling
+    before: Conversation = field(default_factory=Conversation)
 
-    def answered(self, values: Sequence[Any]) -> Conversation:
-        """The conversation with what came of the answer."""
+    def outcome(self, values: Sequence[Any]) -> Conversation:
+        """The conversation once the job has ended: with the answer, or as it was before."""
         words = "".join(value for value in values if isinstance(value, str))
-        return self.conversation.with_answer(words) if words else self.conversation
+        return self.conversation.with_answer(words) if words else self.before
 
 
 class ChatService:
@@ -116,13 +117,17 @@ class ChatService:
         owner: str,
         grace_s: float | None = None,
         address: str = "",
+        before: Conversation | None = None,
     ) -> str:
         """Ask for an answer; its ticket's id.
+
+        Args:
+            before: the conversation that stands if no answer comes; the one without the question by default.
 
         Raises:
             BusyError: too many are waiting.
         """
-        job = ChatJob(conversation, sampling)
+        job = ChatJob(conversation, sampling, conversation.without_last() if before is None else before)
         return self.tickets.submit(self.name, job, owner, grace_s, address=address).id
 
     async def follow(self, ticket_id: str, owner: str) -> AsyncGenerator[str | Status | Stopped, None]:
@@ -140,8 +145,8 @@ class ChatService:
                 else:
                     yield piece
 
-    def conversation(self, ticket_id: str, owner: str) -> tuple[Conversation, Finished | None]:
-        """The conversation of a ticket, with what came of the answer once it has ended; and how it ended.
+    def known(self, ticket_id: str, owner: str) -> tuple[ChatJob, Conversation, Finished | None]:
+        """What was asked, the conversation as it stands now, and how the job ended, once it has.
 
         Raises:
             TicketError: nothing is known of it here.
@@ -149,10 +154,10 @@ class ChatService:
         ticket = self.tickets.get(ticket_id, owner)
         ended = ticket.ended
         job: ChatJob = ticket.job
-        return job.conversation if ended is None else job.answered(ticket.values), ended
+        return job, job.conversation if ended is None else job.outcome(ticket.values), ended
 
     async def stop(self, ticket_id: str, owner: str) -> Conversation:
-        """Stop an answer, wait until the model is free of it, and give the conversation with what came.
+        """Stop an answer, wait until the model is free of it, and give the conversation as it stands then.
 
         Raises:
             TicketError: nothing is known of it here.
@@ -161,7 +166,7 @@ class ChatService:
         async with aclosing(self.tickets.follow(ticket_id, owner)) as events:
             async for _ in events:
                 pass
-        return self.conversation(ticket_id, owner)[0]
+        return self.known(ticket_id, owner)[1]
 
     def forget(self, conversation: Conversation) -> None:
         """The conversation is over."""
@@ -186,11 +191,16 @@ class ChatService:
 
     def to_record(self, job: ChatJob) -> dict[str, Any]:
         """A job as plain JSON values."""
-        return {"messages": to_browser(job.conversation), "sampling": asdict(job.sampling)}
+        return {
+            "messages": to_browser(job.conversation),
+            "sampling": asdict(job.sampling),
+            "before": to_browser(job.before),
+        }
 
     def from_record(self, record: dict[str, Any]) -> ChatJob:
         """The job of :meth:`to_record`."""
-        return ChatJob(from_browser(record["messages"]), Sampling(**record["sampling"]))
+        sampling = Sampling(**record["sampling"])
+        return ChatJob(from_browser(record["messages"]), sampling, from_browser(record["before"]))
 
     def result_record(self, values: list[Any]) -> str:
         """The answer's words."""

@@ -104,6 +104,10 @@ class Conversation:
         """The first ``number`` messages."""
         return Conversation(self.messages[:number])
 
+    def without_last(self) -> Conversation:
+        """All messages but the last."""
+        return Conversation(self.messages[:-1])
+
     def without_missing(self) -> Conversation:
         """The same with words in the place of earlier files that are gone; the last message stays."""
         *earlier, last = self.messages

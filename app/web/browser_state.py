@@ -6,6 +6,7 @@ All of it comes from outside: whoever reads it checks it.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import OrderedDict
 from typing import Any
@@ -48,9 +49,13 @@ window.haplo = (() => {
       me = me || attempt(() => localStorage.getItem(OWNER)) || random();
       attempt(() => localStorage.setItem(OWNER, me));
       id = attempt(() => sessionStorage.getItem(TAB)) || left_behind() || random();
+      const known = record(id) || {};
+      values = known.values || {};
+      // a duplicated tab has the other's session: while that one is open, this one goes on with a copy
+      if (known.open && Date.now() - known.at < STALE_MS) id = random();
       attempt(() => sessionStorage.setItem(TAB, id));
-      values = (record(id) || {}).values || {};
       store(true);
+      setTimeout(() => { restored = true; }, 20e3);  // also where nothing could be restored
       return { owner: me, ...values };
     },
     restored() { restored = true; },
@@ -80,7 +85,8 @@ addEventListener("pagehide", () => haplo.store(false));
 addEventListener("pageshow", () => haplo.store(true));
 setInterval(() => haplo.store(true), 20000);
 </script>"""
-OPEN = "() => [window.haplo.open()]"
+# as a text: whatever looks like an uploaded file Gradio would want to read before anybody here sees it
+OPEN = "() => [JSON.stringify(window.haplo.open())]"
 RESTORED = "() => { window.haplo.restored(); }"
 
 
@@ -99,6 +105,15 @@ def remember(name: str, components: list[Component], trigger: str = "change") ->
 def remember_choice(name: str, tab: gr.Tab) -> None:
     """Keep in the browser that this tab was chosen, as the value of ``name``."""
     tab.select(None, js=f"() => {{ window.haplo.save('{name}', '{tab.id}'); }}", queue=False)
+
+
+def saved_values(text: Any) -> dict[str, Any]:
+    """What the browser sends of a tab, by names; nothing where it sends something else."""
+    try:
+        saved = json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        return {}
+    return saved if isinstance(saved, dict) else {}
 
 
 def kept_values(saved: Any, name: str, length: int) -> list[Any]:

@@ -9,8 +9,7 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from app.services.conversation import Conversation, Message
-from app.web.endpoints import uploaded
-from core.errors import MediaError
+from app.web.endpoints import is_inside
 
 SKIP = object()
 
@@ -44,6 +43,12 @@ def kept_by(ticket: str, conversation: Conversation) -> dict[str, Any] | None:
     return {"ticket": ticket, "messages": len(conversation.messages)} if conversation.messages else None
 
 
+def settled_by(ticket: str, conversation: Conversation) -> dict[str, Any] | None:
+    """The same of a ticket without an answer, whose message the visitor has in the box again."""
+    kept = kept_by(ticket, conversation)
+    return None if kept is None else {**kept, "settled": True}
+
+
 def held_by(saved: Any, name: str) -> dict[str, Any] | None:
     """What :func:`kept_by` gave, as the browser sends it back; None for anything else."""
     values = saved.get(name) if isinstance(saved, dict) else None
@@ -51,7 +56,9 @@ def held_by(saved: Any, name: str) -> dict[str, Any] | None:
     if not isinstance(held, dict) or not ticket_of(held):
         return None
     messages = held.get("messages")
-    return held if isinstance(messages, int) and messages > 0 else None
+    if not isinstance(messages, int) or messages < 1:
+        return None
+    return {"ticket": held["ticket"], "messages": messages, "settled": held.get("settled") is True}
 
 
 def ticket_of(held: Any) -> str:
@@ -60,8 +67,12 @@ def ticket_of(held: Any) -> str:
     return ticket if isinstance(ticket, str) else ""
 
 
-def draft_of(saved: Any, name: str) -> dict[str, Any] | None:
-    """What stood in the box, with those of its files that are still kept."""
+def draft_of(saved: Any, name: str, own: Path) -> dict[str, Any] | None:
+    """What stood in the box, with those of its files that are still kept.
+
+    Args:
+        own: the folder of the conversations' copies, whose names nobody can guess.
+    """
     values = saved.get(name) if isinstance(saved, dict) else None
     box = values[0] if isinstance(values, list) and values else None
     if not isinstance(box, dict):
@@ -70,10 +81,10 @@ def draft_of(saved: Any, name: str) -> dict[str, Any] | None:
     files = box.get("files")
     paths = []
     for file in files if isinstance(files, list) else []:
-        try:
-            paths += uploaded([file], get_upload_folder())
-        except MediaError:  # of an earlier run of the program
-            continue
+        path = file.get("path") if isinstance(file, dict) else None
+        folders = (get_upload_folder(), str(own))
+        if isinstance(path, str) and any(is_inside(path, folder) for folder in folders):
+            paths.append(path)
     draft = {
         "text": words if isinstance(words, str) else "",
         "files": [path for path in paths if Path(path).is_file()],

@@ -26,6 +26,7 @@ from app.web.chat_forms import (
     joined,
     kept_by,
     open_box,
+    settled_by,
     ticket_of,
     to_textbox,
     update,
@@ -146,12 +147,10 @@ class ChatTab:
         replies = [*outputs, self.returned, self.kept]
         sent = self.box.submit(self.send, [self.box, self.conversation, *clip, *answer], replies, **PRIVATE)
         asked = self.again.click(self.ask_again, [self.conversation, *answer], replies, **PRIVATE)
-        given_back = [self.box, self.returned]
         self.replies = [self.conversation, self.kept], replies
         self.running = [sent, asked]
         for reply in (sent, asked):
-            # failure: in the browser, then is not told of an error
-            reply.failure(self.give_back, given_back, given_back, queue=False, **PRIVATE)
+            self._give_back_after(reply)
         self.box.stop(self.stop, self.kept, outputs, queue=False, **PRIVATE)
         remember(f"{name}.kept", [self.kept])
         remember(f"{name}.draft", [self.box])
@@ -161,8 +160,7 @@ class ChatTab:
     def wire_after(self, loaded: gr.events.Dependency) -> None:
         """What follows a load of the page, and what ends an answer however it began."""
         again = loaded.then(self.reattach, *self.replies, **PRIVATE)
-        given_back = [self.box, self.returned]
-        again.failure(self.give_back, given_back, given_back, queue=False, **PRIVATE)
+        self._give_back_after(again)
         # what follows comes after the cancel, so that no late piece of an answer can overwrite it
         cancel: dict[str, Any] = {"fn": None, "cancels": [*self.running, again], "queue": False}
         outputs = [self.chatbot, self.conversation, self.box, self.status, self.kept]
@@ -171,6 +169,12 @@ class ChatTab:
         cleared = [self.conversation, self.kept]
         for clearing in (self.clear.click, self.chatbot.clear):
             clearing(**cancel).then(self.clear_all, cleared, outputs, queue=False, **PRIVATE)
+
+    def _give_back_after(self, reply: gr.events.Dependency) -> None:
+        """A message that got no answer returns to the box."""
+        given_back = [self.box, self.returned]
+        for ending in (reply.failure, reply.success):  # in the browser, then is not told of an error
+            ending(self.give_back, given_back, given_back, queue=False, **PRIVATE)
 
     # -- handlers
 
@@ -218,7 +222,7 @@ class ChatTab:
         """Ask for an answer and stream it; on an error everything is as ``before``."""
         with errors_as_sentences():  # nothing has left the box yet
             readable = self.chat.readable(conversation)
-            ticket = self.chat.submit(readable, sampling, visitor(), address=address())
+            ticket = self.chat.submit(readable, sampling, visitor(), address=address(), before=before)
         emptied: dict[str, Any] = {} if message is None else {"value": None}
         box = gr.MultimodalTextbox(submit_btn=False, stop_btn=True, **emptied)
         yield update(
@@ -259,12 +263,13 @@ class ChatTab:
                             yield update(to_chatbot(now), now, status="Answering…")
         except Exception as error:
             told = page_error(error)
-            yield update(to_chatbot(before), before, open_box(), "", message)
+            yield update(to_chatbot(before), before, open_box(), "", message, settled_by(ticket, before))
             raise told from None
-        answered = conversation
         if words or ended != STOPPED:
             answered = conversation.with_answer(words or "(no words)")
-        yield update(to_chatbot(answered), answered, open_box(), ended, kept=kept_by(ticket, answered))
+            yield update(to_chatbot(answered), answered, open_box(), ended, kept=kept_by(ticket, answered))
+        else:  # stopped before the first word: as if it had not been asked
+            yield update(to_chatbot(before), before, open_box(), ended, message, settled_by(ticket, before))
 
     def restore(self, saved: Any) -> list[Any]:
         """What a load of the page finds: conversation, settings and typed words as the browser kept them.
@@ -272,19 +277,20 @@ class ChatTab:
         Returns:
             For :attr:`restored`.
         """
-        draft = draft_of(saved, f"{self.name}.draft")
+        draft = draft_of(saved, f"{self.name}.draft", self.chat.library.uploads)
         held = held_by(saved, f"{self.name}.kept")
         conversation, status = Conversation(), ""
         try:
             if held is not None:
-                conversation, ended = self.chat.conversation(ticket_of(held), visitor())
+                ticket = ticket_of(held)
+                job, conversation, ended = self.chat.known(ticket, visitor())
                 conversation = conversation.before(held["messages"])
-                if ended is not None and not conversation.is_answered:
-                    # nothing came of it: the message is there to be sent again
-                    asked = conversation.messages[-1]
-                    conversation = conversation.before(len(conversation.messages) - 1)
-                    draft = joined(to_textbox(asked), draft)
+                if ended is not None and conversation == job.before and not held["settled"]:
+                    # the page was not there when it ended without an answer: a new message returns to the box
                     status = STOPPED if ended.error is None else user_message(ended.error)
+                    if conversation == job.conversation.without_last():
+                        draft = joined(to_textbox(job.conversation.messages[-1]), draft)
+                    held = settled_by(ticket, conversation)
         except TicketError:
             held, status = None, GONE
         values = kept_values(saved, f"{self.name}.settings", len(self.settings))

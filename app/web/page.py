@@ -14,7 +14,7 @@ from app.errors import user_message
 from app.services.chat import ChatService
 from app.services.estimates import Estimates, LoadedModel
 from app.services.video import VideoService
-from app.web.browser_state import OPEN, RESTORED, SCRIPT, introduce, remember_choice
+from app.web.browser_state import OPEN, RESTORED, SCRIPT, introduce, remember_choice, saved_values
 from app.web.chat_tab import ChatTab
 from app.web.endpoints import Endpoints
 from app.web.forms import PRIVATE
@@ -150,11 +150,12 @@ def find_again(page: Page, tabs: gr.Tabs, *parts: ChatTab | VideoTab) -> gr.even
 
     Also after a reload of the page's own, as the web framework does once a lost connection is back.
     """
-    saved = gr.JSON(visible=False)
+    saved = gr.Textbox(visible=False)
 
-    def restore(values: Any) -> list[Any]:
+    def restore(text: Any) -> list[Any]:
+        values = saved_values(text)
         introduce(values)
-        chosen = values.get("tab") if isinstance(values, dict) else None
+        chosen = values.get("tab")
         known = [tab.id for tab in tabs.children if isinstance(tab, gr.Tab)]
         selected = gr.Tabs(selected=chosen) if chosen in known else gr.skip()
         return [selected, *(value for part in parts for value in part.restore(values))]
@@ -206,3 +207,11 @@ def open_page(
         )
     except httpx.HTTPError as error:  # its own question to the page that it opened
         raise OSError(str(error)) from error
+
+
+def close_page(page: Page) -> None:
+    """Serve it no more; who still listens has been told."""
+    if page.server is not None:
+        page.server.force_exit = True  # else it waits for every open tab
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # it calls that an error
+    page.close(verbose=False)

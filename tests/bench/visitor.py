@@ -73,7 +73,7 @@ class Visitor:
 
     async def load(self, **kept: Any) -> list[Any]:
         """What a load of the page does first, with what the browser kept."""
-        return await self.last("restore", [{"owner": self.owner, **kept}])
+        return await self.last("restore", [json.dumps({"owner": self.owner, **kept})])
 
     async def last(self, function: str, data: list[Any]) -> list[Any]:
         """The last values of an event."""

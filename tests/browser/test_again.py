@@ -17,7 +17,7 @@ from playwright.sync_api import expect
 from tests import ROOT
 from tests.browser.newcomer import free_port
 from tests.browser.relay import Relay
-from tests.browser.steps import PATIENCE_MS, answers, ask, expect_answers, open_video_tab, previews
+from tests.browser.steps import MEDIA, PATIENCE_MS, answers, ask, expect_answers, open_video_tab, previews
 
 pytestmark = pytest.mark.browser
 CAPTION = "#preview figcaption"
@@ -111,6 +111,23 @@ def served_page(context, url):
     made.goto(url)
     loaded(made)
     return made
+
+
+def test_a_duplicated_tab_goes_on_with_a_copy(page, served):
+    page.fill("#images-box textarea", "in the first")
+    page.wait_for_function("(window.haplo.kept()['images.draft'] || [{}])[0].text === 'in the first'")
+    with page.context.expect_page() as opened:
+        page.evaluate("window.open(location.href)")  # with a copy of the session, as duplicating does
+    twin = opened.value
+    twin.set_default_timeout(PATIENCE_MS)
+    loaded(twin)
+    expect(twin.locator("#images-box textarea")).to_have_value("in the first")
+    twin.fill("#images-box textarea", "in the twin")
+    twin.wait_for_function("(window.haplo.kept()['images.draft'] || [{}])[0].text === 'in the twin'")
+    reload(page)
+    expect(page.locator("#images-box textarea")).to_have_value("in the first")
+    reload(twin)
+    expect(twin.locator("#images-box textarea")).to_have_value("in the twin")
 
 
 def test_another_browser_finds_nothing(page, browser, served):
@@ -208,6 +225,12 @@ def test_a_restart_is_told_and_one_press_makes_it_again(browser, tmp_path):
         expect.set_options(timeout=PATIENCE_MS)
         ask(page, "images", "What colour is the heart?", "heart.png")
         expect_answers(page, 1)
+        # not sent yet: its file goes with the program, and nothing else may
+        page.set_input_files("#images-box input[type=file]", [str(MEDIA / "star.png")])
+        expect(
+            page.locator("#images-box .thumbnail-item, #images-box .thumbnail-wrapper").first
+        ).to_be_visible()
+        page.fill("#images-box textarea", "a draft")
         open_video_tab(page, 80)
         page.click("#video-generate")
         previews(page, 2)
@@ -224,6 +247,7 @@ def test_a_restart_is_told_and_one_press_makes_it_again(browser, tmp_path):
         expect(page.locator("#video-steps input[type=number]")).to_have_value("80")
         page.get_by_role("tab", name="Chat with images").click()
         expect(answers(page, "images")).to_have_count(1)
+        expect(page.locator("#images-box textarea")).to_have_value("a draft")
         page.get_by_role("tab", name="Text to video").click()
         page.click("#video-rerun")
         expect(page.locator(CAPTION)).to_contain_text("of 80")

@@ -250,3 +250,12 @@ def test_times_are_learned():
     watch.record_timing(model, small, 1.0, 1.0)
     assert watch.expected_s(model, small) == pytest.approx(11.0)
     assert watch.expected_s(model, large) > 10 * step_operations(model, large) / step_operations(model, small)
+
+
+def test_as_many_chats_run_at_once_as_their_caches_have_room(monkeypatch):
+    memory, _ = loaded()
+    usage = memory.usage()
+    for free_bytes, expected in ((0, 2), (10**13, 16), (4 * 5 * 4.096 * usage.cache_bytes + 100, 5)):
+        now = replace(usage, free_bytes=int(free_bytes))
+        monkeypatch.setattr(memory, "usage", lambda now=now: now)
+        assert memory.chat_places() == expected

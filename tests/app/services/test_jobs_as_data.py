@@ -69,5 +69,6 @@ def test_results_come_back_while_their_files_are_there(services, tmp_path):
 
 def test_an_answer_belongs_to_its_conversation():
     job = ChatJob(TALK, Sampling(8))
-    assert job.answered(["It ", Status("x"), "moves."]).messages[-1].text == "It moves."
-    assert job.answered([]) == TALK and not TALK.is_answered
+    assert job.outcome(["It ", Status("x"), "moves."]).messages[-1].text == "It moves."
+    assert job.outcome([]) == Conversation() and not TALK.is_answered
+    assert ChatJob(TALK, Sampling(8), TALK.before(2)).outcome([]) == TALK.before(2)

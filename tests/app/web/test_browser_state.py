@@ -8,7 +8,7 @@ import pytest
 from gradio.context import LocalContext
 
 from app.web import browser_state
-from app.web.browser_state import MAX_VISITORS, address, introduce, kept_values, visitor
+from app.web.browser_state import MAX_VISITORS, address, introduce, kept_values, saved_values, visitor
 
 ME = "0123456789abcdef" * 3
 
@@ -72,3 +72,8 @@ def test_visitors_without_number_cost_no_memory_without_bound(asking, monkeypatc
     asking("session 0")
     assert visitor() == "session 0", "the oldest are forgotten"
     assert MAX_VISITORS > 1000
+
+
+@pytest.mark.parametrize("text", [None, 5, "", "{", "[]", "5", "[" * 100_000, b"\xff", {"a": 1}])
+def test_what_is_no_record_is_an_empty_one(text):
+    assert saved_values(text) == {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,10 @@ import pytest
 
 from app.engine.engine import SHUTTING_DOWN, Engine
 from app.engine.tickets import Tickets
-from app.services.chat import MAX_TEXT, ChatService
+from app.services.chat import MAX_TEXT, ChatService, chat_sampling
 from app.services.conversation import GONE, Conversation, Message, TextPart, to_chatbot
 from app.services.library import Library
+from app.web.chat_forms import kept_by
 from app.web.chat_tab import ChatTab, joined, to_textbox
 from core.errors import HaploOmniError, PromptError
 from core.pipelines.prefill import PrefillStep
@@ -288,3 +290,103 @@ def test_a_long_text_is_counted_and_stays(tab_with):
     assert seen == []
     assert f"{MAX_TEXT + 1} characters; at most {MAX_TEXT}" in str(error)
     assert tab.box.max_plain_text_length > 2**30, "pasted text never becomes a file"
+
+
+class Silent(Model):
+    """Says nothing until it is told to, then fails."""
+
+    def __init__(self):
+        super().__init__()
+        self.release = threading.Event()
+
+    def chat_steps(self, turns, _):
+        self.seen = turns
+        yield ""
+        self.release.wait(20)
+        yield ""
+        raise PromptError("Nothing comes to mind.")
+
+
+def kept_of(seen):
+    """What the browser keeps after all updates."""
+    values = [update[5] for update in seen if update[5] is None or "ticket" in update[5]]
+    return values[-1]
+
+
+def restored(tab, kept, draft=None):
+    """Conversation, box, status and record after a load of the page."""
+    saved = {"t.kept": [kept], "t.draft": [draft]}
+    _, conversation, box, status, held, *_ = tab.restore(saved)
+    return conversation, box, status, held
+
+
+def test_an_answered_conversation_is_found_again(tab_with):
+    tab = tab_with(Model())
+    seen, _ = send(tab, {"text": "hello", "files": [str(MEDIA / "star.png")]})
+    conversation, box, status, _ = restored(tab, kept_of(seen))
+    assert conversation == seen[-1][1] and status == "" and box == gr.skip()
+
+
+def test_a_failed_message_is_in_the_box_once_however_often_the_page_is_loaded(tab_with):
+    tab = tab_with(Silent())
+    tab.chat.tickets.engine.omni.release.set()
+    before = send(tab_with(Model()), {"text": "a", "files": []})[0][-1][1]
+    seen, error = send(tab, {"text": "typed with care", "files": []}, before)
+    assert "Nothing comes" in str(error) and seen[-1][4]["text"] == "typed with care"
+    # the page has put it back, and what is in the box is kept
+    conversation, box, _, held = restored(tab, kept_of(seen), {"text": "typed with care", "files": []})
+    for _ in range(3):
+        assert conversation == before and value_of(box)["text"] == "typed with care"
+        conversation, box, _, held = restored(tab, held, value_of(box))
+
+
+def test_a_message_whose_failure_the_page_did_not_see_returns_once(tab_with):
+    tab = tab_with(Silent())
+    before = send(tab_with(Model()), {"text": "a", "files": []})[0][-1][1]
+    asked = before.with_message(Message("user", (TextPart("typed with care"),)))
+    ticket = tab.chat.submit(asked, chat_sampling(*ANSWER), "")
+    tab.chat.tickets.engine.omni.release.set()
+    kept = kept_by(ticket, asked)
+    while tab.chat.tickets.get(ticket, "").ended is None:
+        time.sleep(0.01)
+    conversation, box, status, held = restored(tab, kept, {"text": "typed meanwhile", "files": []})
+    assert conversation == before and "Nothing comes" in status
+    assert value_of(box)["text"] == "typed with care\ntyped meanwhile"
+    again, box, status, _ = restored(tab, held, value_of(box))
+    assert again == before and value_of(box)["text"] == "typed with care\ntyped meanwhile" and status == ""
+
+
+def test_a_stop_before_the_first_word_is_as_if_nothing_had_been_asked(tab_with):
+    model = Silent()
+    tab = tab_with(model)
+    answered = send(tab_with(Model()), {"text": "a", "files": []})[0][-1][1]
+
+    async def stopped(replies):
+        seen = []
+        async for update in replies:
+            seen.append(update)
+            if len(seen) == 1:
+                tab.chat.tickets.stop(update[5]["ticket"], "")
+                model.release.set()
+        return seen
+
+    seen = asyncio.run(stopped(tab.send({"text": "b", "files": []}, answered, *CLIP, *ANSWER)))
+    assert seen[-1][1] == answered and seen[-1][3] == "Stopped." and seen[-1][4]["text"] == "b"
+    model.release.clear()
+    # asked again and stopped: the earlier answer stands, also after a load of the page
+    seen = asyncio.run(stopped(tab.ask_again(answered, *ANSWER)))
+    assert seen[-1][1] == answered and seen[-1][4] is None
+    conversation, box, _, _ = restored(tab, kept_of(seen))
+    assert conversation == answered and box == gr.skip()
+
+
+def test_a_picture_that_returned_to_the_box_is_there_after_a_load(tab_with, upload):
+    tab = tab_with(Model())
+    seen, _ = send(tab, {"text": "hello", "files": [upload("star.png")]})
+    _, _, box, *_ = tab.undo_last(seen[-1][1], None, seen[-1][5])
+    draft = {"text": "hello", "files": [{"path": path} for path in value_of(box)["files"]]}
+    _, box, _, _ = restored(tab, None, draft)
+    assert value_of(box) == {"text": "hello", "files": [file["path"] for file in draft["files"]]}
+    foreign = {"text": "x", "files": [{"path": "/etc/passwd"}, {"path": 5}, "x", {"path": "gone.png"}]}
+    _, box, _, _ = restored(tab, None, foreign)
+    assert value_of(box) == {"text": "x", "files": []}
