@@ -89,7 +89,7 @@ class TalkCache:
         return int(self._cache.get_seq_length())
 
     def append(self, token: Tensor) -> None:
-        """The conversation goes on with ``token`` [1, 1]."""
+        """The conversation goes on with ``token``, ids [B, 1] of the one conversation, so that B is 1."""
         self.ids = torch.cat([self.ids, token], dim=1)
 
     def give_up(self) -> None:
