@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
+import time
 from collections.abc import MutableMapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from core.errors import HaploOmniError
 
 logger = logging.getLogger(__name__)
 NOWHERE = "none"  # the value of --state that keeps nothing
+ABANDONED_S = 24 * 3600.0
 
 
 def check_folder(name: str, meaning: str) -> Path:
@@ -123,6 +125,7 @@ class StateFolder:
                 logger.info("nothing outlives a restart: %s", error)
                 return
         folder = place / f"page-{port}"
+        remove_abandoned(place)
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
             self._lock = FileLock(folder / "lock")
@@ -138,6 +141,21 @@ class StateFolder:
         """Another program may have it."""
         if self._lock is not None:
             self._lock.release()
+
+
+def remove_abandoned(place: Path) -> None:
+    """Remove what programs at other ports left behind a day ago or earlier: they may never come back."""
+    for folder in place.glob("page-*"):
+        lock = FileLock(folder / "lock")
+        try:
+            lock.acquire(blocking=False)
+            newest_s = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+            if time.time() - newest_s > ABANDONED_S:
+                shutil.rmtree(folder, ignore_errors=True)
+        except (OSError, Timeout):  # it runs
+            continue
+        finally:
+            lock.release()
 
 
 def users_place(environ: MutableMapping[str, str]) -> Path:

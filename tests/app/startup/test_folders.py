@@ -6,10 +6,11 @@ import errno
 import os
 import stat
 import tempfile
+import time
 
 import pytest
 
-from app.startup.folders import OwnFolder, StateFolder, check_folder
+from app.startup.folders import ABANDONED_S, OwnFolder, StateFolder, check_folder
 from core.errors import HaploOmniError
 from tests.app.startup.helpers import one_sentence
 
@@ -100,3 +101,21 @@ def test_without_a_place_nothing_outlives_and_the_program_starts(tmp_path, a_fil
     with pytest.raises(HaploOmniError, match="--state"):
         StateFolder(str(a_file), 7000, {})
     assert list(tmp_path.iterdir()) == [a_file]
+
+
+def test_what_other_ports_left_behind_goes_after_a_day(tmp_path):
+    environ = {"XDG_STATE_HOME": str(tmp_path)}
+    running, old, fresh = (StateFolder(None, port, environ) for port in (7000, 7001, 7002))
+    for state in (running, old, fresh):
+        (state.path / "results").mkdir()
+        (state.path / "results" / "clip.mp4").write_bytes(b"clip")
+    old.release()
+    fresh.release()
+    for state in (running, old):
+        then = time.time() - ABANDONED_S - 60
+        for path in (*state.path.rglob("*"), state.path):
+            os.utime(path, (then, then))
+    StateFolder(None, 7003, environ).release()
+    kept = [(state.path / "results" / "clip.mp4").exists() for state in (running, old, fresh)]
+    assert kept == [True, False, True]
+    running.release()
