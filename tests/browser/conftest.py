@@ -24,5 +24,6 @@ def page(browser, served):
     expect.set_options(timeout=PATIENCE_MS)
     made.goto(served[0])
     made.wait_for_selector("#images-box textarea")
+    made.wait_for_function("window.haplo && window.haplo.isRestored()")  # sooner than a person types
     yield made
     context.close()
