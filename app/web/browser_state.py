@@ -17,8 +17,25 @@ from gradio.context import LocalContext
 
 OWNER = re.compile(r"[0-9a-f]{48}")
 MAX_VISITORS = 10_000
-# by the session of a page load; the oldest go first
-_owners: OrderedDict[str, str] = OrderedDict()
+
+
+class PageLoads:
+    """One text for each page load, by its session; of too many the oldest go."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, str] = OrderedDict()
+
+    def __getitem__(self, session: str) -> str:
+        return self._known.get(session, "")
+
+    def __setitem__(self, session: str, text: str) -> None:
+        self._known[session] = text
+        self._known.move_to_end(session)
+        while len(self._known) > MAX_VISITORS:
+            self._known.popitem(last=False)
+
+
+_owners = PageLoads()
 
 SCRIPT = """<script>
 window.haplo = (() => {
@@ -130,9 +147,6 @@ def introduce(saved: Any) -> None:
     session = session_of_request()
     if session and isinstance(owner, str) and OWNER.fullmatch(owner):
         _owners[session] = owner
-        _owners.move_to_end(session)
-        while len(_owners) > MAX_VISITORS:
-            _owners.popitem(last=False)
 
 
 def session_of_request() -> str:
@@ -144,7 +158,7 @@ def session_of_request() -> str:
 def visitor() -> str:
     """Who asks, within a handler: the visitor of a browser, else the session of a program."""
     session = session_of_request()
-    return _owners.get(session, session)
+    return _owners[session] or session
 
 
 def address() -> str:

@@ -17,7 +17,14 @@ from app.formatting import plural
 from app.services.estimates import Estimates
 from app.services.following import Stopped
 from app.services.video import START, FinishedClip, PreviewStep, VideoService
-from app.web.browser_state import address, kept_values, remember, visitor
+from app.web.browser_state import (
+    PageLoads,
+    address,
+    kept_values,
+    remember,
+    session_of_request,
+    visitor,
+)
 from app.web.chat_forms import ticket_of
 from app.web.forms import PRIVATE, as_typed, errors_as_sentences, page_error
 from app.web.preview import IDLE, TEMPLATE, step_view, view
@@ -48,6 +55,7 @@ class VideoTab:
                 self._build_outcome()
         self.used_seed = gr.State(None)
         self.kept = gr.JSON(visible=False)  # for the browser: the newest ticket
+        self._shown = PageLoads()  # which ticket a page load follows
         self.fitting_size = gr.State(None)
         self._wire()
 
@@ -246,7 +254,7 @@ class VideoTab:
             ticket = self.video.tickets.get(ticket_of(kept), visitor())
         except TicketError as error:
             text = user_message(error) if ticket_of(kept) else IDLE
-            yield (view(text) if ticket_of(kept) else gr.skip(), *(gr.skip(),) * 9)
+            yield (view(text) if ticket_of(kept) else gr.skip(), *(gr.skip(),) * (len(self.outcome) - 1))
             return
         if ticket.ended is not None and ticket.ended.error is not None:
             yield (
@@ -267,7 +275,12 @@ class VideoTab:
         return gr.Button("Stopping…", interactive=False)
 
     async def _show(self, ticket: str, request: VideoRequest) -> AsyncIterator[tuple]:
-        """A job on its way: the outcome with every piece of it."""
+        """A job on its way: the outcome with every piece of it.
+
+        Of two that one page follows, such as one found by its load and a new one, the newer has the outcome.
+        """
+        session = session_of_request()
+        self._shown[session] = ticket
         ratio = request.width / request.height
         last = view(f"{START}…", ratio=ratio)
         hidden = gr.Button(visible=False)
@@ -275,6 +288,9 @@ class VideoTab:
         try:
             async with aclosing(self.video.follow(ticket, visitor())) as pieces:
                 async for piece in pieces:
+                    if self._shown[session] != ticket:
+                        yield (gr.skip(),) * len(self.outcome)  # what comes last is painted once more
+                        return
                     if isinstance(piece, FinishedClip):
                         last = {**last, **DONE}
                         yield last, *clip_outputs(piece), *idle_buttons(), gr.skip(), gr.skip()
@@ -287,7 +303,7 @@ class VideoTab:
                         last = step_view(piece, ratio)
                     elif piece.text:
                         last = {**last, "text": piece.text}
-                    yield last, *(gr.skip(),) * 9
+                    yield last, *(gr.skip(),) * (len(self.outcome) - 1)
         except Exception as error:
             told = page_error(error)
             yield view(told.message), *no_clip(), *idle_buttons(), gr.Button(visible=True), gr.skip()

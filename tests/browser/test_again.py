@@ -68,11 +68,40 @@ def test_a_reload_keeps_the_clip_the_form_the_conversation_and_what_is_typed(pag
     expect_answers(page, 2)  # the earlier question is still known
 
 
+def test_a_new_clip_takes_the_place_of_what_a_reload_found(page):
+    open_video_tab(page, 150)
+    page.click("#video-generate")
+    previews(page, 2)
+    page.wait_for_function("window.haplo.kept()['video.kept']")
+    reload(page)
+    expect(page.locator(CAPTION)).to_contain_text("of 150")
+    page.fill("#video-steps input[type=number]", "40")
+    page.press("#video-steps input[type=number]", "Tab")
+    page.press("#video-prompt textarea", "Shift+Enter")  # Generate is disabled
+    expect(page.locator(CAPTION)).not_to_contain_text("of 150")
+    # from here on every word is about the new one
+    page.evaluate(
+        """(caption) => { window.said = new Set();
+        setInterval(() => window.said.add(document.querySelector(caption)?.innerText), 20); }""",
+        CAPTION,
+    )
+    expect(page.locator(CAPTION)).to_contain_text("of 40")
+    expect(page.locator("#video-stop")).to_be_enabled()
+    expect(page.locator("#video-result video")).to_be_visible()
+    said = page.evaluate("[...window.said]")
+    assert any("of 40" in text for text in said) and not any("of 150" in text for text in said), said
+
+
 def test_an_answer_goes_on_after_a_reload_and_can_be_stopped(page, served, monkeypatch):
+    closed = []
+
     def slow(*_):
-        for number in range(300):
-            yield f"word{number} "
-            time.sleep(0.1)
+        try:
+            for number in range(300):
+                yield f"word{number} "
+                time.sleep(0.1)
+        finally:
+            closed.append(True)
 
     monkeypatch.setattr(served[1].omni, "chat_steps", slow)
     ask(page, "images", "Tell me a long story.")
@@ -82,7 +111,7 @@ def test_an_answer_goes_on_after_a_reload_and_can_be_stopped(page, served, monke
     expect(answers(page, "images").last).to_contain_text("word9")
     page.click("#images-box .stop-button")
     expect(page.locator("#images-status")).to_have_text("Stopped.", use_inner_text=True)
-    assert not served[1].busy, "stopped is said when the model is free"
+    assert closed, "stopped is said when the model is free"
     words = answers(page, "images").last.inner_text()
     reload(page)
     expect(answers(page, "images").last).to_have_text(words, use_inner_text=True)

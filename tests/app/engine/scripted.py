@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import aclosing
 
+from app.engine.jobs import Progress
 from app.engine.tickets import Tickets
 from app.engine.turns import Lane
+from core.errors import TicketError
 
+SOON_S = 20.0
 OWNER = "a" * 48
 
 
@@ -51,3 +55,37 @@ async def stream(tickets, work, owner=OWNER, **named):
     async with aclosing(tickets.follow(ticket.id, owner)) as events:
         async for numbered in events:
             yield None if numbered is None else numbered[1]
+
+
+def eventually(true) -> bool:
+    """Whether something becomes true soon."""
+    deadline = time.monotonic() + SOON_S
+    while time.monotonic() < deadline:
+        if true():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+async def read(tickets, ticket, after=0, most=None, owner=OWNER):
+    """Numbered events, at most so many."""
+    seen = []
+    async with aclosing(tickets.follow(ticket.id, owner, after)) as events:
+        async for numbered in events:
+            if numbered is not None:
+                seen.append(numbered)
+            if most is not None and len(seen) >= most:
+                break
+    return seen
+
+
+def values(seen):
+    return [event.value for _, event in seen if isinstance(event, Progress)]
+
+
+def is_known(tickets, ticket_id) -> bool:
+    try:
+        tickets.get(ticket_id, OWNER)
+    except TicketError:
+        return False
+    return True

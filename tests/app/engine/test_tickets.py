@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import time
 from contextlib import aclosing
@@ -17,11 +16,19 @@ from app.engine.engine import Engine
 from app.engine.event_log import EventLog
 from app.engine.jobs import Finished, Passing, Progress, Queued, Started, State
 from app.engine.ticket_store import TicketStore
-from app.engine.tickets import RESTARTED, UNKNOWN, Tickets
-from core.errors import BusyError, PromptError, TicketError
-from tests.app.engine.scripted import OWNER, Scripted, stream, tickets_of
+from app.engine.tickets import UNKNOWN
+from core.errors import BusyError, TicketError
+from tests.app.engine.scripted import (
+    OWNER,
+    SOON_S,
+    eventually,
+    is_known,
+    read,
+    stream,
+    tickets_of,
+    values,
+)
 
-SOON_S = 20.0
 OTHER = "b" * 48
 
 
@@ -55,32 +62,6 @@ def counting(steps, pause_s=0.0, log=None):
                 log.append("closed")
 
     return work
-
-
-def eventually(true) -> bool:
-    """Whether something becomes true soon."""
-    deadline = time.monotonic() + SOON_S
-    while time.monotonic() < deadline:
-        if true():
-            return True
-        time.sleep(0.01)
-    return False
-
-
-async def read(tickets, ticket, after=0, most=None, owner=OWNER):
-    """Numbered events, at most so many."""
-    seen = []
-    async with aclosing(tickets.follow(ticket.id, owner, after)) as events:
-        async for numbered in events:
-            if numbered is not None:
-                seen.append(numbered)
-            if most is not None and len(seen) >= most:
-                break
-    return seen
-
-
-def values(seen):
-    return [event.value for _, event in seen if isinstance(event, Progress)]
 
 
 def test_a_job_is_followed_again_and_by_several_readers(tickets):
@@ -219,14 +200,6 @@ def test_an_ended_job_has_its_time_and_then_is_gone(engine):
     tickets.close()
 
 
-def is_known(tickets, ticket_id) -> bool:
-    try:
-        tickets.get(ticket_id, OWNER)
-    except TicketError:
-        return False
-    return True
-
-
 def test_stopped_is_said_when_the_model_is_free(tickets):
     release, log = threading.Event(), []
 
@@ -279,100 +252,6 @@ def test_a_refused_job_leaves_no_ticket(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
     release.set()
     engine.close()
-
-
-def three(_):
-    yield from range(3)
-
-
-def fails(_):
-    yield 1
-    raise PromptError("The model does not know that.")
-
-
-def breaks(_):
-    yield 1
-    raise KeyError("/secret/path")
-
-
-def endless(_):
-    while True:
-        time.sleep(0.01)
-        yield 1
-
-
-def restarted(folder, **named):
-    engine = Engine(omni=None)
-    tickets = Tickets(engine, TicketStore(folder), **named)
-    tickets.offer(Scripted(three=three, fails=fails, breaks=breaks, endless=endless))
-    return engine, tickets
-
-
-def test_a_restarted_program_knows_what_was_and_says_what_was_not_finished(tmp_path):
-    engine, tickets = restarted(tmp_path)
-    done = tickets.submit("scripted", three, OWNER)
-    failed = tickets.submit("scripted", fails, OWNER)
-    broken = tickets.submit("scripted", breaks, OWNER)
-    assert eventually(lambda: done.ended and failed.ended and broken.ended)
-    running = tickets.submit("scripted", endless, OWNER)
-    waiting = tickets.submit("scripted", endless, OWNER)
-    assert eventually(lambda: running.values)
-    engine.close()
-    tickets.close()
-    text = "".join(path.read_text() for path in tmp_path.iterdir())
-    assert OWNER not in text and done.id not in text and "secret" not in text
-
-    engine, tickets = restarted(tmp_path)
-    seen = asyncio.run(read(tickets, done))
-    assert values(seen) == [0, 1, 2] and seen[-1][1].state is State.DONE
-    assert str(tickets.get(failed.id, OWNER).ended.error) == "The model does not know that."
-    assert "Something unexpected" in str(tickets.get(broken.id, OWNER).ended.error)
-    for ticket in (running, waiting):
-        known = tickets.get(ticket.id, OWNER)
-        assert str(known.ended.error) == RESTARTED
-        assert known.job is endless, "the recipe is there"
-    with pytest.raises(TicketError):
-        tickets.get(done.id, OTHER)
-    engine.close()
-    tickets.close()
-
-
-def test_a_result_whose_time_is_over_is_not_found_again(tmp_path):
-    engine, tickets = restarted(tmp_path)
-    done = tickets.submit("scripted", three, OWNER)
-    assert eventually(lambda: done.ended)
-    engine.close()
-    tickets.close()
-    (path,) = tmp_path.iterdir()
-    record = json.loads(path.read_text())
-    path.write_text(json.dumps({**record, "written": time.time() - 100}))
-    engine, tickets = restarted(tmp_path, keep_s=99)
-    assert not is_known(tickets, done.id) and list(tmp_path.iterdir()) == []
-    engine.close()
-    tickets.close()
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"key": 1}', "\x00", '{"key": "k", "extra": 2}'])
-def test_a_file_that_is_no_ticket_stops_nothing(tmp_path, text):
-    (tmp_path / "wrong.json").write_text(text)
-    engine, tickets = restarted(tmp_path)
-    ticket = tickets.submit("scripted", three, OWNER)
-    assert eventually(lambda: ticket.ended)
-    assert not (tmp_path / "wrong.json").exists()
-    engine.close()
-    tickets.close()
-
-
-def test_a_disk_that_takes_nothing_costs_only_what_a_restart_would_find(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.replace", full)
-    engine, tickets = restarted(tmp_path)
-    ticket = tickets.submit("scripted", three, OWNER)
-    assert values(asyncio.run(read(tickets, ticket))) == [0, 1, 2]
-    engine.close()
-    tickets.close()
 
 
 def test_a_handler_that_goes_away_frees_the_engine(engine):
